@@ -1,0 +1,1 @@
+"""The orchestrated flows: the only place that knows Prefect."""
