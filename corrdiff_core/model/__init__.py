@@ -1,0 +1,1 @@
+"""Networks and the sampler: tensors only, no files, no labels."""

@@ -1,0 +1,70 @@
+"""Our networks and sampler against the outputs of NVIDIA's packages on the same weights (../shared/reference)."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from corrdiff_core.model.conditioning import grid_channels
+from corrdiff_core.model.sampler import sample
+from tests.corrdiff_core.model.model_cases import load_reference, reference
+
+SIGMAS = (0.002, 0.5, 5.0, 80.0)
+FORMATS = [torch.contiguous_format, torch.channels_last]
+
+
+def golden(package):
+    with np.load(reference(package, "golden.npz")) as stored:
+        return {name: torch.from_numpy(stored[name]) for name in stored if stored[name].ndim}
+
+
+def assert_equal_to(expected, result, tolerance):
+    assert result.shape == expected.shape
+    assert float((result - expected).abs().max()) < tolerance
+
+
+@pytest.mark.parametrize("memory_format", FORMATS)
+def test_modulus_0_5(memory_format):
+    expected = golden("modulus-0.5.0")
+    generator = torch.Generator().manual_seed(21)
+    x, latents = (torch.randn(1, channels, 448, 448, generator=generator) for channels in (16, 4))
+    x = functional.avg_pool2d(x, 9, 1, 4) * 9
+    regression, denoiser = (
+        load_reference(reference("modulus-0.5.0", f"{name}.mdlus")).to(memory_format=memory_format)
+        for name in ("regression", "diffusion")
+    )
+    assert_equal_to(expected["regression_mean"], regression(x)[..., ::7, ::7], 3e-5)
+    assert denoiser.scale_conditioning
+    for sigma in SIGMAS:
+        denoised = denoiser(latents * sigma, sigma, x)[..., ::7, ::7]
+        assert_equal_to(expected[f"denoised_sigma_{sigma}"], denoised, 3e-5)
+
+
+@pytest.fixture(scope="module")
+def physicsnemo():
+    """Golden values, the denoiser, and its conditioning [regression mean, input, grid]."""
+    expected = golden("physicsnemo-2.2.2")
+    denoiser = load_reference(reference("physicsnemo-2.2.2", "diffusion.mdlus"))
+    grid = grid_channels(64, 64).expand(2, -1, -1, -1)
+    return expected, denoiser, torch.cat([expected["regression_mean"], expected["y"], grid], dim=1)
+
+
+@pytest.mark.parametrize("memory_format", FORMATS)
+def test_physicsnemo_2_2_networks(physicsnemo, memory_format):
+    expected, denoiser, conditioning = physicsnemo
+    regression = load_reference(reference("physicsnemo-2.2.2", "regression.mdlus")).to(memory_format=memory_format)
+    denoiser = denoiser.to(memory_format=memory_format)
+    assert_equal_to(expected["regression_mean"], regression(conditioning[:, 4:]), 3e-5)
+    for sigma in SIGMAS:
+        denoised = denoiser(expected["latents"] * sigma, sigma, conditioning)
+        assert_equal_to(expected[f"denoised_sigma_{sigma}"], denoised, 3e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "num_steps", "solver", "sigma_max"),
+    [("heun18", 18, "heun", 80.0), ("euler8", 8, "euler", 80.0), ("stochastic18", 18, "heun", 800.0)],
+)
+def test_physicsnemo_2_2_samplers(physicsnemo, name, num_steps, solver, sigma_max):
+    expected, denoiser, conditioning = physicsnemo
+    residual = sample(denoiser, expected["latents"], conditioning, num_steps, solver, sigma_max=sigma_max)
+    assert_equal_to(expected[f"residual_{name}"], residual, 1e-3)
