@@ -1,0 +1,120 @@
+"""One opened store: where a slot's chunks lie, and their bytes, encoded and decoded by Zarr in memory."""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+from numpy.typing import ArrayLike
+from zarr.core.buffer import Buffer, default_buffer_prototype
+from zarr.storage import MemoryStore
+
+from corrdiff_core.archive.quantize import round_mantissa
+from corrdiff_core.archive.template import INPUT_MARKER, INPUTS_GROUP, OUTPUT_MARKER, ROOT
+from corrdiff_core.cycle import Slot, compact
+from corrdiff_core.errors import ArchiveError
+
+OUTPUTS_GROUP = ""  # the root of a store
+
+
+@dataclass(frozen=True)
+class Store:
+    """What never changes about a store: its place, its layout as stored, its slots in order, its consolidated metadata.
+
+    Keys are those of the archive's objects: they begin with the store's own. Paths are of arrays inside the store.
+    """
+
+    key: str
+    url: str
+    layout: dict[str, Any]
+    slots: tuple[Slot, ...]
+    root: bytes
+
+    @cached_property
+    def _documents(self) -> dict[str, dict[str, Any]]:
+        """Array metadata by path."""
+        below = json.loads(self.root)["consolidated_metadata"]["metadata"]
+        return {path: document for path, document in below.items() if document["node_type"] == "array"}
+
+    @property
+    def outputs(self) -> list[str]:
+        return list(self.layout["outputs"])
+
+    @property
+    def inputs(self) -> list[str]:
+        return list(self.layout["inputs"])
+
+    def field_paths(self, group: str) -> list[str]:
+        """The arrays that hold the fields of a slot, in their order."""
+        return [f"{group}/{name}" for name in self.inputs] if group else self.outputs
+
+    def slot_shape(self, path: str) -> dict[str, int]:
+        """Dimensions and sizes of one slot of an array."""
+        document = self._documents[path]
+        return dict(list(zip(document["dimension_names"], document["shape"], strict=True))[1:])
+
+    def index(self, slot: Slot) -> int:
+        """Position along the slot dimension; ArchiveError where the store has no room for `slot`."""
+        if slot not in self._positions:
+            raise ArchiveError(
+                f"{self.url} has no room for {slot}: it holds {self.slots[0]} to {self.slots[-1]}"
+                f" in {len(self.slots)} steps; its lead times were fixed by its creator"
+            )
+        return self._positions[slot]
+
+    @cached_property
+    def _positions(self) -> dict[Slot, int]:
+        return {slot: position for position, slot in enumerate(self.slots)}
+
+    def chunk_key(self, path: str, slot: Slot) -> str:
+        """The object, one chunk or shard, that holds `slot` of an array."""
+        return f"{self.key}/{_chunk_name(path, self.index(slot), len(self._documents[path]['shape']))}"
+
+    def provenance_key(self, group: str, slot: Slot) -> str:
+        return "/".join(part for part in (self.key, group, "provenance", f"{compact(slot.valid_time)}.json") if part)
+
+    def encode(self, path: str, slot: Slot, values: ArrayLike) -> tuple[str, bytes]:
+        """Key and bytes of the object that holds `slot` of an array; `values` are rounded as the layout says."""
+        bits = self.layout["outputs"][path]["significant_bits"] if path in self.layout["outputs"] else None
+        if bits is not None:
+            values = round_mantissa(np.asarray(values, np.float32), bits)
+        memory = {ROOT: _buffer(json.dumps(self._documents[path]).encode())}
+        array = zarr.open_array(MemoryStore(memory), mode="r+", config={"write_empty_chunks": True})
+        array[self.index(slot)] = values
+        key = self.chunk_key(path, slot)
+        return key, memory[key.removeprefix(f"{self.key}/{path}/")].to_bytes()
+
+    def slot_keys(self, group: str, slot: Slot) -> list[str]:
+        """The objects from which `decode` makes one slot: fields, coordinates, the group's own metadata."""
+        fields = self.field_paths(group)
+        constant = [
+            f"{self.key}/{_chunk_name(path, 0, len(document['shape']))}"
+            for path, document in self._documents.items()
+            if path not in (*fields, OUTPUT_MARKER, INPUT_MARKER)
+            and path.startswith(f"{INPUTS_GROUP}/") == (group == INPUTS_GROUP)
+        ]
+        own = [f"{self.key}/{group}/{ROOT}"] if group else []
+        return [*own, *constant, *(self.chunk_key(path, slot) for path in fields)]
+
+    def decode(self, group: str, slot: Slot, objects: dict[str, bytes]) -> xr.Dataset:
+        """One slot from the objects that `slot_keys` names; its times are scalar coordinates."""
+        memory = {key.removeprefix(f"{self.key}/"): _buffer(data) for key, data in objects.items()}
+        memory[ROOT] = _buffer(self.root)
+        dataset = xr.open_zarr(MemoryStore(memory), group=group or None, decode_coords="all", chunks=None)
+        names = self.inputs if group else self.outputs
+        hindcast = slot.init_time is None
+        selected: xr.Dataset = dataset[names].isel({"time" if hindcast else "lead_time": self.index(slot)}).load()
+        return selected.rename(time="valid_time") if hindcast else selected
+
+
+def _buffer(data: bytes) -> Buffer:
+    return default_buffer_prototype().buffer.from_bytes(data)
+
+
+def _chunk_name(path: str, index: int, dimensions: int) -> str:
+    """The default chunk key of Zarr v3; only the first index is ever other than 0 here."""
+    indices = [index, *[0] * (dimensions - 1)][:dimensions]
+    return "/".join([path, "c", *map(str, indices)])
