@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+# A synthetic typhoon stands east of Taiwan.
+DEMO_INIT := 2021-06-07T12:00
 
 .PHONY: demo test test-slow lint types format bench check clean
 .DELETE_ON_ERROR:
@@ -13,7 +15,9 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(STAMP)  ## synthetic weather as GRIB2 in NOAA's layout -> corrdiff hourly -> Zarr archive and a picture
-	$(BIN)/python -m flows.demo
+	$(BIN)/corrdiff nature write demo/gfs --init $(DEMO_INIT) --leads 0-2
+	CORRDIFF_GFS_URL=demo/gfs $(BIN)/corrdiff hourly --init $(DEMO_INIT) --hours 3 --archive demo/archive
+	$(BIN)/corrdiff show demo/archive --out demo/quicklook.png
 
 test: $(STAMP)  ## everything that fits ten minutes on two cores
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not benchmark"
@@ -39,4 +43,4 @@ bench: $(STAMP)  ## figures, not assertions
 check: lint types test
 
 clean:
-	rm -rf .venv build demo-run
+	rm -rf .venv build demo
