@@ -4,13 +4,14 @@ Written out here, because the wheels of pyproj and of ecCodes bring different PR
 crashes in whichever is imported second.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from corrdiff_core.errors import ConfigurationError
+from corrdiff_core.errors import ConfigurationError, GridError
 
 Float64 = NDArray[np.float64]
 
@@ -76,6 +77,18 @@ class LambertConformal:
             "earth_radius": self.radius,
             "crs_wkt": self.wkt,
         }
+
+    @classmethod
+    def from_grid_mapping(cls, attrs: Mapping[str, Any]) -> "LambertConformal":
+        """Inverse of `grid_mapping`; GridError for the attributes of another projection."""
+        if attrs.get("grid_mapping_name") != "lambert_conformal_conic":
+            raise GridError(
+                f"the projection is {attrs.get('grid_mapping_name', 'not given')}, lambert_conformal_conic "
+                "in spatial_ref with y and x is due: read it from the archive, or assign its domain's grid_mapping"
+            )
+        first, second = attrs["standard_parallel"]
+        origin = attrs["latitude_of_projection_origin"], attrs["longitude_of_central_meridian"]
+        return cls(first, second, *origin, attrs["earth_radius"])
 
     @property
     def wkt(self) -> str:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corrdiff_core.errors import ConfigurationError
+from corrdiff_core.errors import ConfigurationError, GridError
 from corrdiff_core.grid import TAIWAN
 from corrdiff_core.projection import LambertConformal, parse_projection
 
@@ -75,3 +75,13 @@ def test_inverse_undoes_forward(first, second, center, away, latitude, side):
 def test_what_it_cannot_do_is_refused_by_name(text, said):
     with pytest.raises(ConfigurationError, match=said.replace("+", r"\+")):
         parse_projection(text)
+
+
+def test_a_grid_mapping_restores_the_projection():
+    projection = parse_projection(TAIWAN.projection)
+    assert LambertConformal.from_grid_mapping(projection.grid_mapping) == projection
+
+
+def test_another_grid_mapping_is_refused():
+    with pytest.raises(GridError, match="is mercator, lambert_conformal_conic"):
+        LambertConformal.from_grid_mapping({"grid_mapping_name": "mercator"})
