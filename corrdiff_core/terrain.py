@@ -1,14 +1,15 @@
-"""The shape of the land around Taiwan as facts: coastline, peaks, and a synthetic relief that honours both.
+"""The shape of the land around Taiwan as facts: coastline, peaks, and a synthetic relief that honors both.
 
-Coordinates are approximate positions of capes, harbours and river mouths (degrees), good to a few kilometres: enough for
-a map's outline and for synthetic weather, not for navigation.
+Coordinates are approximate positions of capes, harbors and river mouths (degrees), good to a few kilometers: enough
+for a map's outline and for synthetic weather, not for navigation.
 """
 
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.interpolate import RegularGridInterpolator
 from scipy.ndimage import gaussian_filter
 
@@ -19,23 +20,25 @@ _REFERENCE_LATITUDE = 23.5
 
 # (longitude, latitude), closed polygons
 _TAIWAN = (
-    (121.54, 25.30), (121.62, 25.23), (121.78, 25.15), (121.93, 25.12), (122.01, 25.01), (121.93, 24.95), (121.83, 24.86),
-    (121.82, 24.70), (121.88, 24.59), (121.80, 24.44), (121.76, 24.31), (121.63, 24.12), (121.63, 23.98), (121.54, 23.60),
-    (121.46, 23.32), (121.38, 23.10), (121.25, 22.90), (121.17, 22.75), (121.02, 22.61), (120.90, 22.34), (120.89, 22.19),
-    (120.87, 21.99), (120.86, 21.90), (120.74, 21.92), (120.70, 22.08), (120.67, 22.24), (120.59, 22.37), (120.44, 22.46),
-    (120.27, 22.61), (120.19, 22.86), (120.14, 23.00), (120.06, 23.15), (120.13, 23.38), (120.15, 23.55), (120.18, 23.71),
-    (120.22, 23.82), (120.30, 23.93), (120.40, 24.08), (120.50, 24.27), (120.57, 24.37), (120.66, 24.49), (120.74, 24.62),
+    (121.54, 25.30), (121.62, 25.23), (121.78, 25.15), (121.93, 25.12), (122.01, 25.01), (121.93, 24.95),
+    (121.83, 24.86), (121.82, 24.70), (121.88, 24.59), (121.80, 24.44), (121.76, 24.31), (121.63, 24.12),
+    (121.63, 23.98), (121.54, 23.60), (121.46, 23.32), (121.38, 23.10), (121.25, 22.90), (121.17, 22.75),
+    (121.02, 22.61), (120.90, 22.34), (120.89, 22.19), (120.87, 21.99), (120.86, 21.90), (120.74, 21.92),
+    (120.70, 22.08), (120.67, 22.24), (120.59, 22.37), (120.44, 22.46), (120.27, 22.61), (120.19, 22.86),
+    (120.14, 23.00), (120.06, 23.15), (120.13, 23.38), (120.15, 23.55), (120.18, 23.71), (120.22, 23.82),
+    (120.30, 23.93), (120.40, 24.08), (120.50, 24.27), (120.57, 24.37), (120.66, 24.49), (120.74, 24.62),
     (120.91, 24.84), (121.07, 25.04), (121.24, 25.12), (121.38, 25.16), (121.47, 25.27),
 )  # fmt: skip
 _MAINLAND = (
-    (110.0, 21.4), (110.6, 21.2), (111.8, 21.7), (113.2, 22.0), (113.6, 22.7), (114.2, 22.3), (114.9, 22.6), (115.6, 22.8),
-    (116.4, 22.95), (116.75, 23.35), (117.2, 23.6), (117.6, 23.85), (118.1, 24.35), (118.6, 24.6), (118.85, 24.9), (119.1, 25.2),
-    (119.6, 25.5), (119.65, 26.0), (119.9, 26.4), (120.2, 26.8), (120.5, 27.2), (120.75, 27.7), (121.1, 28.2), (121.6, 28.5),
-    (121.7, 29.1), (122.0, 29.8), (121.2, 30.4), (121.9, 31.0), (121.6, 31.9), (120.5, 34.0), (110.0, 34.0),
+    (110.0, 21.4), (110.6, 21.2), (111.8, 21.7), (113.2, 22.0), (113.6, 22.7), (114.2, 22.3), (114.9, 22.6),
+    (115.6, 22.8), (116.4, 22.95), (116.75, 23.35), (117.2, 23.6), (117.6, 23.85), (118.1, 24.35), (118.6, 24.6),
+    (118.85, 24.9), (119.1, 25.2), (119.6, 25.5), (119.65, 26.0), (119.9, 26.4), (120.2, 26.8), (120.5, 27.2),
+    (120.75, 27.7), (121.1, 28.2), (121.6, 28.5), (121.7, 29.1), (122.0, 29.8), (121.2, 30.4), (121.9, 31.0),
+    (121.6, 31.9), (120.5, 34.0), (110.0, 34.0),
 )  # fmt: skip
 _LUZON = (
-    (120.5, 16.0), (120.3, 16.6), (120.4, 17.5), (120.6, 18.5), (121.2, 18.6), (122.2, 18.5), (122.15, 17.5), (122.5, 16.9),
-    (121.6, 16.0),
+    (120.5, 16.0), (120.3, 16.6), (120.4, 17.5), (120.6, 18.5), (121.2, 18.6), (122.2, 18.5), (122.15, 17.5),
+    (122.5, 16.9), (121.6, 16.0),
 )  # fmt: skip
 _PENGHU = ((119.50, 23.52), (119.57, 23.68), (119.66, 23.67), (119.70, 23.57), (119.62, 23.51))
 _YAEYAMA = ((123.67, 24.32), (123.75, 24.42), (123.90, 24.43), (123.93, 24.33), (123.80, 24.25))
@@ -66,20 +69,22 @@ PEAKS: tuple[Peak, ...] = (
 
 # Axes of the ranges: (longitude, latitude, crest elevation in m); cross-sections are Gaussian.
 _CENTRAL_RANGE = (
-    (121.62, 24.60, 1400.0), (121.34, 24.38, 2700.0), (121.28, 24.10, 2500.0), (121.12, 23.75, 2400.0), (120.98, 23.45, 2500.0),
-    (120.88, 23.05, 2200.0), (120.77, 22.65, 2000.0), (120.75, 22.30, 800.0), (120.83, 22.05, 350.0),
+    (121.62, 24.60, 1400.0), (121.34, 24.38, 2700.0), (121.28, 24.10, 2500.0), (121.12, 23.75, 2400.0),
+    (120.98, 23.45, 2500.0), (120.88, 23.05, 2200.0), (120.77, 22.65, 2000.0), (120.75, 22.30, 800.0),
+    (120.83, 22.05, 350.0),
 )  # fmt: skip
 _COASTAL_RANGE = ((121.56, 23.85, 500.0), (121.42, 23.45, 1000.0), (121.25, 23.05, 800.0))
 _WUYI = ((116.0, 25.4, 900.0), (117.6, 27.2, 1300.0), (119.2, 29.0, 800.0))
 _DAIYUN = ((117.3, 24.6, 700.0), (118.6, 25.9, 900.0), (119.8, 27.3, 800.0))
 _CORDILLERA = ((120.8, 16.2, 1700.0), (120.9, 17.2, 1800.0), (121.0, 18.2, 900.0))
-_RANGES = ((_CENTRAL_RANGE, 17.0), (_COASTAL_RANGE, 6.0), (_WUYI, 60.0), (_DAIYUN, 45.0), (_CORDILLERA, 35.0))  # width in km
+# each with its width in km
+_RANGES = ((_CENTRAL_RANGE, 17.0), (_COASTAL_RANGE, 6.0), (_WUYI, 60.0), (_DAIYUN, 45.0), (_CORDILLERA, 35.0))
 _PEAK_RADIUS = 7.0  # km
 _CEILING = 3000.0  # m, above which only the named peaks rise
 _COASTAL_PLAIN = 9.0  # km over which the relief rises from the shore
 
 
-def _kilometers(longitude: Float64, latitude: Float64) -> tuple[Float64, Float64]:
+def _kilometers(longitude: ArrayLike, latitude: ArrayLike) -> tuple[Float64, Float64]:
     """Local plane in km about 121E, 23.5N."""
     shrink = np.cos(np.deg2rad(_REFERENCE_LATITUDE))
     return (
@@ -90,7 +95,7 @@ def _kilometers(longitude: Float64, latitude: Float64) -> tuple[Float64, Float64
 
 def _along(x: Float64, y: Float64, start: tuple[float, ...], end: tuple[float, ...]) -> tuple[Float64, Float64]:
     """Distance in km to the segment start-end, and the position along it in 0..1."""
-    (ax, ay), (bx, by) = (_kilometers(np.float64(p[0]), np.float64(p[1])) for p in (start, end))
+    (ax, ay), (bx, by) = (_kilometers(p[0], p[1]) for p in (start, end))
     dx, dy = bx - ax, by - ay
     t = np.clip(((x - ax) * dx + (y - ay) * dy) / (dx * dx + dy * dy), 0.0, 1.0)
     return np.hypot(x - ax - t * dx, y - ay - t * dy), t
@@ -100,7 +105,7 @@ def _inside(x: Float64, y: Float64, polygon: tuple[tuple[float, float], ...]) ->
     """Even-odd rule."""
     inside = np.zeros(np.shape(x), bool)
     for start, end in zip(polygon, polygon[1:] + polygon[:1], strict=True):
-        (ax, ay), (bx, by) = (_kilometers(np.float64(p[0]), np.float64(p[1])) for p in (start, end))
+        (ax, ay), (bx, by) = (_kilometers(p[0], p[1]) for p in (start, end))
         if ay != by:
             inside ^= ((ay > y) != (by > y)) & (x < ax + (y - ay) * (bx - ax) / (by - ay))
     return inside
@@ -138,7 +143,7 @@ def _roughness(x: Float64, y: Float64) -> Float64:
         amplitude = wavelength**0.8
         total += amplitude * np.cos(k * (x * np.cos(direction) + y * np.sin(direction)) + phase)
         power += amplitude**2 / 2
-    return total / (2.0 * np.sqrt(power))
+    return np.asarray(total / (2.0 * np.sqrt(power)), np.float64)
 
 
 def _relief(x: Float64, y: Float64, distance: Float64) -> Float64:
@@ -146,7 +151,7 @@ def _relief(x: Float64, y: Float64, distance: Float64) -> Float64:
     crest = np.zeros(np.shape(x))
     for axis, width in _RANGES:
         ridge = np.zeros(np.shape(x))
-        for start, end in zip(axis, axis[1:], strict=False):
+        for start, end in pairwise(axis):
             away, t = _along(x, y, start, end)
             ridge = np.maximum(ridge, (start[2] + t * (end[2] - start[2])) * np.exp(-0.5 * (away / width) ** 2))
         crest = np.maximum(crest, ridge)
@@ -169,7 +174,7 @@ def _peak_amplitudes() -> Float64:
     longitude, latitude = (np.array([getattr(p, name) for p in PEAKS]) for name in ("longitude", "latitude"))
     x, y = _kilometers(longitude, latitude)
     missing = np.array([p.elevation for p in PEAKS]) - _relief(x, y, shore_distance(longitude, latitude))
-    return np.linalg.solve(_bumps(x, y), missing)
+    return np.asarray(np.linalg.solve(_bumps(x, y), missing), np.float64)
 
 
 def elevation(longitude: Float64, latitude: Float64) -> Float64:
