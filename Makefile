@@ -20,7 +20,7 @@ demo: $(STAMP)  ## synthetic weather as GRIB2 in NOAA's layout -> corrdiff hourl
 	$(BIN)/corrdiff show demo/archive --out demo/quicklook.png
 
 test: $(STAMP)  ## everything that fits ten minutes on two cores
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not benchmark"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not benchmark"
 
 test-slow: $(STAMP)  ## the long proofs
 	$(BIN)/python -m pytest -m "slow"

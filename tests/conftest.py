@@ -1,6 +1,7 @@
-"""Shared parts of the tests: an S3 server that speaks HTTP."""
+"""Shared parts of the tests: an S3 server that speaks HTTP, and how much of the machine a test takes."""
 
 import logging
+import os
 import uuid
 from collections.abc import Iterator
 
@@ -9,6 +10,9 @@ import fsspec
 import pytest
 from hypothesis import settings
 from moto.server import ThreadedMotoServer
+
+# One thread in every test process and its children: OpenMP threads that share a core with others wait on each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # No deadline, since a loaded machine is no failure; the same examples in every run.
 settings.register_profile("steady", deadline=None, derandomize=True)

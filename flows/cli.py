@@ -1,0 +1,179 @@
+"""The command line, `corrdiff`. Every command imports what it needs when it runs, so that --help is quick."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from functools import partial
+from types import FrameType
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from corrdiff_core.cycle import parse_leads, parse_time
+from corrdiff_core.errors import ConfigurationError, CorrdiffError
+
+Parsed = TypeVar("Parsed")
+
+app = typer.Typer(
+    name="corrdiff",
+    help="2-km ensembles over Taiwan from global weather. Times are UTC. CORRDIFF_<OPTION> sets an option.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+nature = typer.Typer(help="Synthetic weather, whose perfect downscaling is known.", no_args_is_help=True)
+app.add_typer(nature, name="nature")
+
+Archive = Annotated[str | None, typer.Option(help="Directory or fsspec URL of the archive [./archive].")]
+Model = Annotated[str | None, typer.Option(metavar="REF", help="Checkpoint: a path or URL [the demo checkpoint].")]
+
+
+@app.command()
+def hourly(
+    source: Annotated[str | None, typer.Option(help="Where the weather comes from [gfs].")] = None,
+    at: Annotated[str, typer.Option(metavar="TIME", help="First valid time; `now` is floored to the hour.")] = "now",
+    init: Annotated[str | None, typer.Option(metavar="TIME", help="Force this cycle.")] = None,
+    leads: Annotated[str | None, typer.Option(help="With --init: 72, 0-12 or 0,3,6 [0..hours-1].")] = None,
+    hours: Annotated[int | None, typer.Option(help="Valid hours in the window [13].")] = None,
+    members: Annotated[int | None, typer.Option(help="Ensemble size [the model's].")] = None,
+    model: Model = None,
+    archive: Archive = None,
+    seed: Annotated[int | None, typer.Option(help="Of the sampled noise [0].")] = None,
+    steps: Annotated[int | None, typer.Option(help="Sampler steps [the model's].")] = None,
+    solver: Annotated[str | None, typer.Option(help="heun or euler [the model's].")] = None,
+    wait: Annotated[float | None, typer.Option(metavar="MIN", help="Minutes to wait for a late cycle [0].")] = None,
+    fallback: Annotated[
+        bool | None, typer.Option(help="Whether an older cycle may stand in for a late one [yes].")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="Torch device [cuda, else cpu].")] = None,
+    batch: Annotated[int | None, typer.Option(help="Members sampled at once [as many as fit].")] = None,
+    dask: Annotated[str | None, typer.Option(help="Address of a Dask scheduler [threads].")] = None,
+) -> None:
+    """Make the hours ahead that are missing in the archive.
+
+    Exit code 0: all are there; 75: some are not there yet, try again later; 1: a failure, named.
+    """
+    options = locals()
+    from flows.settings import Settings
+    from flows.slots import open_run
+
+    open_run(Settings.of(**{name: value for name, value in options.items() if name in Settings.model_fields}))
+    raise typer.Exit(_run("hourly", options))
+
+
+@app.command()
+def train(
+    out: Annotated[str, typer.Option(metavar="DIR", help="Folder for the training state and DIR/checkpoint.")],
+    preset: Annotated[str, typer.Option(help="What to train: demo.")] = "demo",
+) -> None:
+    """Train both networks on synthetic weather; goes on where an earlier call stopped."""
+    from corrdiff_core import train as training
+
+    if preset != "demo":
+        raise ConfigurationError(f"no preset is called {preset!r}: use demo")
+    checkpoint = training.train(training.DEMO, out, report=typer.echo)
+    typer.echo(f"{checkpoint.manifest.identity}: {out}/checkpoint")
+
+
+@app.command()
+def evaluate(
+    model: Model = None,
+    times: Annotated[int, typer.Option(help="Held-out hours.")] = 24,
+    members: Annotated[int, typer.Option(help="Ensemble size.")] = 8,
+    steps: Annotated[int | None, typer.Option(help="Sampler steps [the model's].")] = None,
+    solver: Annotated[str | None, typer.Option(help="heun or euler [the model's].")] = None,
+    device: Annotated[str | None, typer.Option(help="Torch device [cuda, else cpu].")] = None,
+) -> None:
+    """Score a model on held-out synthetic weather, beside what it must beat and the perfect forecast."""
+    from corrdiff_core.checkpoint import load_checkpoint
+    from corrdiff_core.evaluate import evaluate_on_nature
+    from corrdiff_core.generate import best_device
+    from flows.settings import Settings
+    from flows.slots import open_run
+
+    settings = Settings.of(model=model, steps=steps, solver=solver, device=device)
+    checkpoint = load_checkpoint(open_run(settings).model, settings.device or best_device())
+    say = partial(typer.echo, err=True)
+    typer.echo(evaluate_on_nature(checkpoint, times, members, settings.steps, settings.solver, say).table())
+
+
+@nature.command("write")
+def nature_write(
+    directory: Annotated[str, typer.Argument(metavar="DIR", help="Root of the files: a directory or fsspec URL.")],
+    init: Annotated[str, typer.Option(metavar="TIME", help="The cycle: 00, 06, 12 or 18 UTC.")],
+    leads: Annotated[str, typer.Option(help="72, 0-12 or 0,3,6.")] = "0-12",
+    seed: Annotated[int, typer.Option(help="Of the weather.")] = 0,
+) -> None:
+    """Write synthetic weather as GRIB2 with inventories, in NOAA's layout, for CORRDIFF_GFS_URL."""
+    from corrdiff_core.cycle import HOUR
+    from corrdiff_core.nature import write_gfs
+
+    for lead_time in _asked(parse_leads, leads):
+        for url in write_gfs(directory, _asked(parse_time, init), [lead_time // HOUR], seed):
+            typer.echo(url)
+
+
+@app.command()
+def show(
+    url: Annotated[str, typer.Argument(help="A store (...zarr), or an archive for its newest run.")],
+    lead: Annotated[int | None, typer.Option(help="Hours; the first that is published by default.")] = None,
+    source: Annotated[str, typer.Option(help="Whose newest run, with an archive.")] = "gfs",
+    out: Annotated[str | None, typer.Option(metavar="FILE.png", help="Where to [<init>+<lead>h.png].")] = None,
+) -> None:
+    """Draw one slot: input, ensemble mean, one member and spread of four variables."""
+    from flows.show import draw_store
+
+    typer.echo(draw_store(url, lead, source, out))
+
+
+def _run(name: str, options: dict[str, Any]) -> int:
+    """Run a flow from this terminal; its exit code."""
+    from flows.api import prefect_api, quieten
+
+    quieten()
+    from importlib import import_module
+
+    from flows.report import TerminalReport, reporting_to, server_report
+
+    terminal = TerminalReport()
+    _leave_at_once_on_interrupt(terminal.close)
+    flow = getattr(import_module(f"flows.{name}"), name)
+    try:
+        with prefect_api() as temporary, reporting_to(terminal, *([] if temporary else [server_report()])):
+            result = flow(**options)
+    finally:
+        terminal.close()
+    return int(result.exit_code)
+
+
+def _leave_at_once_on_interrupt(restore: Callable[[], None]) -> None:
+    """A run may stop at any instant: what it has published stays, the next one goes on from there."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        restore()
+        typer.echo("interrupted; the next run goes on from here", err=True)
+        os._exit(128 + number)
+
+    signal.signal(signal.SIGINT, leave)
+
+
+def _asked(parse: Callable[[str], Parsed], text: str) -> Parsed:
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from None
+
+
+def main() -> None:
+    """Run the command line; a named failure is one line on stderr and exit code 1."""
+    try:
+        app()
+    except (CorrdiffError, OSError) as error:
+        kind = "" if isinstance(error, CorrdiffError) else f"{type(error).__name__}: "
+        typer.echo(f"corrdiff: {kind}{' '.join(str(error).split())}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

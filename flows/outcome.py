@@ -1,0 +1,71 @@
+"""What became of a run's slots, and the exit code that follows from it."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from corrdiff_core.cycle import Slot
+from corrdiff_core.errors import CorrdiffError
+from flows.window import Window
+
+Status = Literal["published", "already there", "not there yet", "failed"]
+TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
+
+
+class SlotError(CorrdiffError):
+    """Slots of a window failed; the message is one line that names every one."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one slot; `detail` says why it failed, is not there yet, or which cycle it stands in for."""
+
+    slot: Slot
+    status: Status
+    detail: str = ""
+    seconds: float = 0.0  # of sampling
+    members: int = 0
+
+    @property
+    def good(self) -> bool:
+        return self.status in ("published", "already there")
+
+    def __str__(self) -> str:
+        speed = f", {self.members} members in {self.seconds:.1f} s" if self.seconds else ""
+        return f"{self.status}{speed}{': ' if self.detail else ''}{self.detail}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """A whole run: its window's slots in order and their store; older hours that it healed change no exit code."""
+
+    window: Window
+    outcomes: tuple[Outcome, ...]
+    store: str
+    picture: str | None = None
+    healed: tuple[Outcome, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """0 where every slot of the window is there, 75 where some are not there yet, 1 where one failed."""
+        statuses = {outcome.status for outcome in self.outcomes}
+        return 1 if "failed" in statuses else TRY_AGAIN if "not there yet" in statuses else 0
+
+    @property
+    def summary(self) -> str:
+        good = sum(outcome.good for outcome in self.outcomes)
+        late = "; the others are not there yet, try again later" if self.exit_code == TRY_AGAIN else ""
+        where = f": {self.store}" if good else ""
+        return f"{good} of {len(self.outcomes)} slots of {self.window.cycle} are in the archive{where}{late}"
+
+    def raise_failures(self) -> None:
+        """SlotError where a slot of the window failed."""
+        failed = [f"{outcome.slot}: {outcome.detail}" for outcome in self.outcomes if outcome.status == "failed"]
+        if failed:
+            count = f"{len(failed)} of {len(self.outcomes)} slots failed: " if len(self.outcomes) > 1 else ""
+            raise SlotError(count + "; ".join(failed))
+
+
+def in_words(error: Exception) -> str:
+    """One line; an error that is not this package's says its kind."""
+    message = " ".join(str(error).split())
+    return message if isinstance(error, CorrdiffError) else f"{type(error).__name__}: {message}"

@@ -1,0 +1,74 @@
+"""The settings of a run: one frozen object, from the environment (`CORRDIFF_...`) and from a run's own options."""
+
+import os
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from corrdiff_core.errors import ConfigurationError
+
+PREFIX = "CORRDIFF_"
+
+
+class Settings(BaseSettings):
+    """Every field is the environment variable `CORRDIFF_<FIELD>`, a flow parameter and an option of `corrdiff`.
+
+    An option given to a run beats the environment, which beats the defaults. None leaves the choice to the checkpoint's
+    manifest (members, steps, solver), to the source (its URL) or to the machine (device).
+    """
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=True)
+
+    archive: str = Field("./archive", min_length=1, description="directory or fsspec URL of the archive")
+    models: str = Field("./models", min_length=1, description="directory or fsspec URL of the model registry")
+    model: str | None = Field(None, description="checkpoint: a path or URL; the demo checkpoint by default")
+    source: str = Field("gfs", description="where the weather comes from")
+    gfs_url: str | None = Field(None, description="root of GFS in NOAA's layout; NOAA's own bucket by default")
+    hours: int = Field(13, ge=1, le=241, description="valid hours in a window; 13 as CWA's RWRF")
+    members: int | None = Field(None, ge=1, le=10000)
+    steps: int | None = Field(None, ge=1, le=1000, description="sampler steps")
+    solver: Literal["heun", "euler"] | None = None
+    seed: int = Field(0, ge=0)
+    wait: float = Field(0.0, ge=0, le=600, description="minutes to wait for a cycle that is still arriving")
+    fallback: bool = Field(True, description="whether the previous cycle may stand in for one that is late")
+    batch: int | None = Field(None, ge=1, description="members sampled at once; as many as fit in memory by default")
+    device: str | None = Field(None, description="torch device; CUDA when there is one")
+    dask: str | None = Field(None, description="address of a Dask scheduler; threads of this process by default")
+    home: str | None = Field(None, description="checkout that workers run the flows from; read by prefect.yaml")
+
+    @model_validator(mode="after")
+    def _refuse_misspelt_environment(self) -> "Settings":
+        known = {f"{PREFIX}{name}".upper() for name in type(self).model_fields}
+        strays = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
+        if strays:
+            raise ValueError(
+                f"{', '.join(strays)} in the environment: no such setting; known are {', '.join(sorted(known))}"
+            )
+        return self
+
+    @classmethod
+    def of(cls, **options: Any) -> "Settings":
+        """The settings with those of `options` that are not None; ConfigurationError names each that makes no sense.
+
+        >>> Settings.of(members=4, hours=None).members
+        4
+        """
+        try:
+            return cls(**{name: value for name, value in options.items() if value is not None})
+        except ValidationError as error:
+            raise ConfigurationError("; ".join(_in_words(problem) for problem in error.errors())) from None
+
+    @property
+    def source_url(self) -> str | None:
+        """Where the chosen source lies, None for where it is published."""
+        url: str | None = getattr(self, f"{self.source.partition('-')[0]}_url", None)
+        return url
+
+
+def _in_words(problem: Any) -> str:
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    if not problem["loc"]:
+        return message
+    name = str(problem["loc"][0])
+    return f"{name} = {problem['input']!r} (option or {PREFIX}{name.upper()}): {message}"

@@ -1,0 +1,219 @@
+"""One slot from its source to the archive, in two stages that meet there: fetch, generate. Plain functions."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+import xarray as xr
+
+from corrdiff_core import __version__
+from corrdiff_core.archive.archive import Archive
+from corrdiff_core.archive.layout import Layout, Series
+from corrdiff_core.cycle import Slot, compact, hours_from
+from corrdiff_core.errors import CheckpointError, ConfigurationError
+from corrdiff_core.manifest import Manifest, Sampling, read_manifest
+from corrdiff_core.quality import check_ensemble, check_inputs
+from corrdiff_core.sources import open_source
+from corrdiff_core.sources.source import NotYet, Source
+from flows.settings import Settings
+
+if TYPE_CHECKING:
+    from corrdiff_core.checkpoint import Checkpoint
+
+DEMO = str(files("corrdiff_core") / "demo")
+DEMO_WARNING = "is trained on synthetic weather: its output is no forecast"
+LONGEST = 384  # h; longer than any source's last lead
+_PACKAGES = ("torch", "numpy", "xarray", "zarr", "eccodes", "cfgrib", "prefect")
+_sampling = threading.Lock()  # one slot is sampled at a time; the one before it is written meanwhile
+
+
+@dataclass(frozen=True)
+class Run:
+    """What all slots of a run share: its settings and its model's manifest. Plain values; passed between tasks."""
+
+    settings: Settings
+    model: str  # the checkpoint's folder
+    manifest: Manifest
+
+    @cached_property
+    def series(self) -> Series:
+        return Series("forecast", self.settings.source, self.manifest.identity)
+
+    @cached_property
+    def sampling(self) -> Sampling:
+        """Members, steps and solver: the settings', else the manifest's."""
+        default, settings = self.manifest.defaults, self.settings
+        return Sampling(
+            members=settings.members or default.members,
+            num_steps=settings.steps or default.num_steps,
+            solver=settings.solver or default.solver,
+            sigma_min=default.sigma_min,
+            sigma_max=default.sigma_max,
+            rho=default.rho,
+        )
+
+    def source(self) -> Source:
+        return open_source(self.settings.source, self.settings.source_url)
+
+    def archive(self) -> Archive:
+        return Archive(self.settings.archive)
+
+    def store_url(self, slot: Slot) -> str:
+        return self.archive().store_url(self.series, slot)
+
+
+def open_run(settings: Settings) -> Run:
+    """The run that `settings` describe; CheckpointError where there is no such model."""
+    model = settings.model or DEMO
+    if "@" in model or not ("/" in model or "://" in model or model.startswith(".")):
+        raise ConfigurationError(
+            f"model {model!r} is no path and no URL, and there is no registry yet: write ./{model} for a folder here"
+        )
+    return Run(settings, model, read_manifest(model))
+
+
+def fetch_slot(run: Run, slot: Slot) -> NotYet | None:
+    """Bring the slot's inputs into the archive, unless they are there; NotYet where the source does not have them.
+
+    Every check is done before the first write. Raises the SourceError, QualityError or GridError of what is wrong.
+    """
+    archive, series = run.archive(), run.series
+    if archive.fetched(series, slot):
+        return None
+    started, source = time.monotonic(), run.source()
+    fetched = source.fetch(slot, run.manifest.domain.input_box)
+    if isinstance(fetched, NotYet):
+        return fetched
+    warnings = check_inputs(fetched.inputs, slot, run.manifest.input_statistics)
+    archive.create(series, slot, _layout(run, source, slot, fetched.inputs))
+    provenance = fetched.provenance | {"warnings": warnings, "seconds": _seconds(started)}
+    archive.write_inputs(series, slot, fetched.inputs, provenance)
+    return None
+
+
+def generate_slot(
+    run: Run, slot: Slot, fallback: str | None = None, on_member: Callable[[int, int], None] | None = None
+) -> dict[str, Any]:
+    """Sample the slot from its inputs in the archive, check it, write it, publish it; returns its provenance.
+
+    `fallback` says which late cycle the slot's own stands in for; `on_member(done, all)` is told of progress.
+    """
+    archive, series, clock = run.archive(), run.series, {}
+    inputs, fetched = archive.read_inputs(series, slot)
+    with _sampling:
+        started = time.monotonic()
+        checkpoint = _checkpoint(run.model, run.manifest.digest, run.settings.device)
+        clock["load"], started = _seconds(started), time.monotonic()
+        if on_member is not None:
+            on_member(0, run.sampling.members)
+        ensemble = _sample(run, checkpoint, inputs, on_member)
+        clock["sample"] = _seconds(started)
+    outputs = check_ensemble(ensemble, slot)
+    started = time.monotonic()
+    archive.write(series, slot, ensemble)
+    clock["write"] = _seconds(started)
+    provenance = _provenance(run, slot, fallback) | {
+        "inputs": fetched,
+        "outputs": outputs,
+        "device": str(checkpoint.device),
+        "seconds": {"fetch": fetched["seconds"], **clock},
+    }
+    archive.publish(series, slot, provenance)
+    return provenance
+
+
+def draw_slot(archive: Archive, series: Series, slot: Slot, url: str | None = None) -> str:
+    """Draw a published slot into the PNG at `url`, beside the archive's stores by default; returns where it is."""
+    from corrdiff_core.quicklook import quicklook
+
+    url = url or f"{archive.url}/quicklook/{series.source}/{series.model}/{compact(series.start(slot))}.png"
+    inputs, _ = archive.read_inputs(series, slot)
+    ensemble, made = archive.read(series, slot), archive.provenance(series, slot)
+    trained_on, late = made["model"]["trained_on"], made["fallback_reason"]
+    notes = [f"trained on {trained_on}" if trained_on else "", f"older cycle, since {late}" if late else ""]
+    quicklook(inputs, ensemble, url, f"{series.source} · {series.model}", "; ".join(filter(None, notes)))
+    return url
+
+
+def _layout(run: Run, source: Source, slot: Slot, inputs: xr.Dataset) -> Layout:
+    init_time = run.series.start(slot)
+    steps = source.plan(init_time, hours_from(init_time, LONGEST + 1))
+    return Layout(
+        domain=run.manifest.domain,
+        members=run.sampling.members,
+        lead_times=[step.lead_time for step in steps],
+        input_latitude=inputs.latitude.values,
+        input_longitude=inputs.longitude.values,
+        outputs=run.manifest.outputs,
+        inputs=run.manifest.inputs,
+    )
+
+
+def _sample(
+    run: Run, checkpoint: "Checkpoint", inputs: xr.Dataset, on_member: Callable[[int, int], None] | None
+) -> xr.Dataset:
+    from corrdiff_core.generate import generate
+    from corrdiff_core.prepare import workers
+
+    sampling = run.sampling
+    with workers(run.settings.dask):
+        return generate(
+            checkpoint,
+            inputs,
+            members=sampling.members,
+            num_steps=sampling.num_steps,
+            solver=sampling.solver,
+            seed=run.settings.seed,
+            batch=run.settings.batch,
+            on_member=on_member,
+        )
+
+
+@lru_cache(maxsize=1)
+def _checkpoint(path: str, digest: str, device: str | None) -> "Checkpoint":
+    """The loaded networks, kept for the whole run."""
+    from corrdiff_core.checkpoint import load_checkpoint
+    from corrdiff_core.generate import best_device
+
+    checkpoint = load_checkpoint(path, device or best_device())
+    if checkpoint.manifest.digest != digest:
+        raise CheckpointError(f"{path} was replaced since the run began ({digest[:8]}): start the run again")
+    return checkpoint
+
+
+def _provenance(run: Run, slot: Slot, fallback: str | None) -> dict[str, Any]:
+    sampling = run.sampling
+    return {
+        "init_time": None if slot.init_time is None else f"{slot.init_time.isoformat()}Z",
+        "lead_hours": slot.lead_hours,
+        "valid_time": f"{slot.valid_time.isoformat()}Z",
+        "fallback": fallback is not None,
+        "fallback_reason": fallback,
+        "model": {
+            "name": run.manifest.name,
+            "identity": run.manifest.identity,
+            "digest": run.manifest.digest,
+            "trained_on": run.manifest.training.get("data"),
+        },
+        "seed": run.settings.seed,
+        "members": sampling.members,
+        "steps": sampling.num_steps,
+        "solver": sampling.solver,
+        "versions": {"corrdiff-taiwan": __version__} | {name: _version(name) for name in _PACKAGES},
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _seconds(started: float) -> float:
+    return round(time.monotonic() - started, 3)
