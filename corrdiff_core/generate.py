@@ -14,6 +14,7 @@ from corrdiff_core.checkpoint import Checkpoint
 from corrdiff_core.errors import CheckpointError, ConfigurationError, QualityError
 from corrdiff_core.manifest import Sampling
 from corrdiff_core.model.edm import Denoiser
+from corrdiff_core.model.memory import keep_freed_memory
 from corrdiff_core.model.noise import latents as keyed_latents
 from corrdiff_core.model.sampler import Solver, sample
 from corrdiff_core.model.unet import UNetConfig
@@ -61,6 +62,8 @@ def generate(
     else:
         fixed = _given(latents, members, shape)
         draw, count = (lambda first, last: fixed[first:last]), len(fixed)
+    if checkpoint.device.type == "cpu":
+        keep_freed_memory()
     prepared = prepare(inputs, manifest.domain, manifest.input_statistics)
     known = _finite(prepared).to(checkpoint.device)
     model = checkpoint.model

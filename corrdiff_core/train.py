@@ -26,6 +26,7 @@ from corrdiff_core.grid import TAIWAN, Domain
 from corrdiff_core.manifest import MANIFEST, Manifest, Network, Sampling
 from corrdiff_core.model.conditioning import assemble, grid_channels
 from corrdiff_core.model.edm import Denoiser, RegressionUNet, edm_loss, sample_sigma
+from corrdiff_core.model.memory import keep_freed_memory
 from corrdiff_core.model.unet import UNetConfig
 from corrdiff_core.normalization import Statistics
 from corrdiff_core.variables import INPUT_NAMES, OUTPUT_NAMES
@@ -198,6 +199,7 @@ def _manifest(preset: Preset, domain: Domain, inputs: Statistics, outputs: Stati
 
 
 def _train(task: Task, checkpoint: Path, report: Callable[[str], None]) -> None:
+    keep_freed_memory()
     torch.manual_seed(task.preset.seed)
     regression, denoiser = build_regression(task.manifest.regression), build_denoiser(task.manifest)
     regression = _run_stage(task, "regression", regression, _regression_step(task, regression), report)
