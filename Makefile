@@ -38,7 +38,7 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 bench: $(STAMP)  ## figures, not assertions
-	$(BIN)/python -m pytest tests/benchmarks -m benchmark -s
+	OMP_NUM_THREADS=$$(nproc) $(BIN)/python -m pytest tests/benchmarks -m benchmark -s
 
 check: lint types test
 

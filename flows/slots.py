@@ -1,13 +1,13 @@
 """One slot from its source to the archive, in two stages that meet there: fetch, generate. Plain functions."""
 
-import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import xarray as xr
 
@@ -29,7 +29,12 @@ DEMO = str(files("corrdiff_core") / "demo")
 DEMO_WARNING = "is trained on synthetic weather: its output is no forecast"
 LONGEST = 384  # h; longer than any source's last lead
 _PACKAGES = ("torch", "numpy", "xarray", "zarr", "eccodes", "cfgrib", "prefect")
-_sampling = threading.Lock()  # one slot is sampled at a time; the one before it is written meanwhile
+# One thread samples, one slot at a time, while the slot before it is written: torch keeps memory and helpers of its own
+# for every thread that it is called from.
+_sampler = ThreadPoolExecutor(1, thread_name_prefix="sampler")
+
+
+Sampled = TypeVar("Sampled")
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,8 @@ def generate_slot(
     """
     archive, series, clock = run.archive(), run.series, {}
     inputs, fetched = archive.read_inputs(series, slot)
-    with _sampling:
+
+    def sample() -> tuple[xr.Dataset, str]:
         started = time.monotonic()
         checkpoint = _checkpoint(run.model, run.manifest.digest, run.settings.device)
         clock["load"], started = _seconds(started), time.monotonic()
@@ -113,6 +119,9 @@ def generate_slot(
             on_member(0, run.sampling.members)
         ensemble = _sample(run, checkpoint, inputs, on_member)
         clock["sample"] = _seconds(started)
+        return ensemble, str(checkpoint.device)
+
+    ensemble, device = _in_turn(sample)
     outputs = check_ensemble(ensemble, slot)
     started = time.monotonic()
     archive.write(series, slot, ensemble)
@@ -120,7 +129,7 @@ def generate_slot(
     provenance = _provenance(run, slot, fallback) | {
         "inputs": fetched,
         "outputs": outputs,
-        "device": str(checkpoint.device),
+        "device": device,
         "seconds": {"fetch": fetched["seconds"], **clock},
     }
     archive.publish(series, slot, provenance)
@@ -172,6 +181,14 @@ def _sample(
             batch=run.settings.batch,
             on_member=on_member,
         )
+
+
+def _in_turn(sample: Callable[[], Sampled]) -> Sampled:
+    """What `sample` returns in the sampling thread; waits in short steps, so that a task's timeout can interrupt it."""
+    future = _sampler.submit(sample)
+    while not future.done():
+        wait([future], timeout=1.0)
+    return future.result()
 
 
 @lru_cache(maxsize=1)
