@@ -20,6 +20,9 @@ _QUIET = {
     "DO_NOT_TRACK": "1",
 }
 
+# They write the history of runs, which a server that goes with its run has no use for, and contend for the database.
+_IDLE_SERVICES = ("EVENT_PERSISTER", "TASK_RUN_RECORDER")
+
 
 def quieten() -> None:
     """Keep Prefect off the terminal and off the network; to be called before Prefect is imported."""
@@ -66,6 +69,8 @@ def _temporary_server() -> Iterator[None]:
             PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
         }
         stack.enter_context(temporary_settings(settings))
+        for service in _IDLE_SERVICES:  # the server inherits this process's environment
+            os.environ[f"PREFECT_SERVER_SERVICES_{service}_ENABLED"] = "false"
         server = SubprocessASGIServer()
         stack.callback(server.stop)
         try:

@@ -103,14 +103,14 @@ def nature_write(
     directory: Annotated[str, typer.Argument(metavar="DIR", help="Root of the files: a directory or fsspec URL.")],
     init: Annotated[str, typer.Option(metavar="TIME", help="The cycle: 00, 06, 12 or 18 UTC.")],
     leads: Annotated[str, typer.Option(help="72, 0-12 or 0,3,6.")] = "0-12",
-    seed: Annotated[int, typer.Option(help="Of the weather.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="Of the weather [that of the demo checkpoint's training].")] = None,
 ) -> None:
     """Write synthetic weather as GRIB2 with inventories, in NOAA's layout, for CORRDIFF_GFS_URL."""
     from corrdiff_core.cycle import HOUR
-    from corrdiff_core.nature import write_gfs
+    from corrdiff_core.nature import SEED, write_gfs
 
     for lead_time in _asked(parse_leads, leads):
-        for url in write_gfs(directory, _asked(parse_time, init), [lead_time // HOUR], seed):
+        for url in write_gfs(directory, _asked(parse_time, init), [lead_time // HOUR], SEED if seed is None else seed):
             typer.echo(url)
 
 

@@ -40,7 +40,7 @@ def hourly(
     solver: str | None = None,
     wait: float | None = None,
     fallback: bool | None = None,
-    gfs_url: str | None = None,
+    source_url: str | None = None,
     batch: int | None = None,
     device: str | None = None,
     dask: str | None = None,

@@ -96,7 +96,7 @@ def server_report() -> Report:
             case Said(text, warning):
                 (log.warning if warning else log.info)(text)
             case Began(what, total):
-                log.info(f"{what}: {total} slots")
+                log.info(f"{what}: {total} to make")
                 bar, done = cast(UUID, create_progress_artifact(0.0, key="slots-progress", description=what)), 0
             case Outcome():
                 (log.info if event.good else log.warning)(f"{event.slot}: {event}")
@@ -124,7 +124,7 @@ class TerminalReport:
             case Said(text, warning):
                 self._line(f"warning: {text}" if warning else text)
             case Began(what, total):
-                self._line(f"{what}: {total} slots")
+                self._line(f"{what}: {total} to make")
                 self._start(total)
             case Sampling(slot, done, members):
                 self._stage(f"sampling {slot}: {done} of {members} members")
@@ -183,7 +183,7 @@ def _row(outcome: Outcome) -> dict[str, str]:
 
 def _table(rows: list[dict[str, str]]) -> Table:
     table = Table(box=None)
-    names = [name for name in rows[0] if any(row[name] for row in rows)]
+    names = [name for name in rows[0] if name != "detail" and any(row[name] for row in rows)]
     for name in names:
         table.add_column(name, overflow="fold", no_wrap=name == "slot")
     for row in rows:

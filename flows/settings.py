@@ -7,6 +7,7 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from corrdiff_core.errors import ConfigurationError
+from corrdiff_core.sources import SOURCES
 
 PREFIX = "CORRDIFF_"
 
@@ -24,7 +25,10 @@ class Settings(BaseSettings):
     models: str = Field("./models", min_length=1, description="directory or fsspec URL of the model registry")
     model: str | None = Field(None, description="checkpoint: a path or URL; the demo checkpoint by default")
     source: str = Field("gfs", description="where the weather comes from")
-    gfs_url: str | None = Field(None, description="root of GFS in NOAA's layout; NOAA's own bucket by default")
+    source_url: str | None = Field(
+        default_factory=lambda given: os.environ.get(_url_variable(given.get("source", ""))) or None,
+        description="root of the source's files: CORRDIFF_GFS_URL for gfs; where they are published by default",
+    )
     hours: int = Field(13, ge=1, le=241, description="valid hours in a window; 13 as CWA's RWRF")
     members: int | None = Field(None, ge=1, le=10000)
     steps: int | None = Field(None, ge=1, le=1000, description="sampler steps")
@@ -39,7 +43,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _refuse_misspelt_environment(self) -> "Settings":
-        known = {f"{PREFIX}{name}".upper() for name in type(self).model_fields}
+        known = {f"{PREFIX}{name}".upper() for name in type(self).model_fields} | set(map(_url_variable, SOURCES))
         strays = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
         if strays:
             raise ValueError(
@@ -59,11 +63,10 @@ class Settings(BaseSettings):
         except ValidationError as error:
             raise ConfigurationError("; ".join(_in_words(problem) for problem in error.errors())) from None
 
-    @property
-    def source_url(self) -> str | None:
-        """Where the chosen source lies, None for where it is published."""
-        url: str | None = getattr(self, f"{self.source.partition('-')[0]}_url", None)
-        return url
+
+def _url_variable(source: str) -> str:
+    """The environment variable that says where a source lies, whatever its member."""
+    return f"{PREFIX}{source.partition('-')[0]}_URL".upper()
 
 
 def _in_words(problem: Any) -> str:

@@ -19,7 +19,7 @@ from corrdiff_core.archive.archive import Archive
 from corrdiff_core.archive.layout import Series
 from corrdiff_core.cycle import HOUR, Slot, floor_cycle, utc_now
 from corrdiff_core.manifest import read_manifest
-from tests.flows.conftest import INIT, REPOSITORY, Gfs
+from tests.flows.flow_cases import INIT, REPOSITORY, Gfs
 
 PREFECT = [sys.executable, "-m", "prefect"]
 DEPLOYMENT = "hourly/hourly"
@@ -104,7 +104,7 @@ def server(environment: dict[str, str], tmp_path: Path) -> Iterator[Server]:
 
 @pytest.mark.timeout(600)
 def test_the_schedule_and_a_person_both_start_runs_that_fill_the_archive(
-    server: Server, gfs: Gfs, tiny_checkpoint: Path, tmp_path: Path
+    server: Server, gfs: Gfs, small_checkpoint: Path, tmp_path: Path
 ) -> None:
     cycle = floor_cycle(utc_now(), 6 * HOUR)
     gfs.put(cycle, *range((utc_now() - cycle) // HOUR, (utc_now() - cycle) // HOUR + 3))
@@ -129,7 +129,7 @@ def test_the_schedule_and_a_person_both_start_runs_that_fill_the_archive(
     assert not server.runs("FAILED"), log.read_text()[-6000:]
     archive, series = (
         Archive(str(tmp_path / "archive")),
-        Series("forecast", "gfs", read_manifest(str(tiny_checkpoint)).identity),
+        Series("forecast", "gfs", read_manifest(str(small_checkpoint)).identity),
     )
     assert archive.published(series, INIT) == {Slot.forecast(INIT, 3 * HOUR)}
     assert len(archive.published(series, cycle)) >= 2

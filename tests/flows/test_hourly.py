@@ -6,6 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.testing.utilities import prefect_test_harness
@@ -19,7 +20,7 @@ from flows.api import GPU_LIMIT
 from flows.hourly import hourly
 from flows.outcome import Result, SlotError
 from flows.report import Event, Said, reporting_to
-from tests.flows.conftest import INIT, Gfs
+from tests.flows.flow_cases import INIT, Gfs
 
 NEXT = INIT + 6 * HOUR
 
@@ -38,8 +39,8 @@ def archive(tmp_path: Path) -> Archive:
 
 
 @pytest.fixture
-def series(tiny_checkpoint: Path) -> Series:
-    return Series("forecast", "gfs", read_manifest(str(tiny_checkpoint)).identity)
+def series(small_checkpoint: Path) -> Series:
+    return Series("forecast", "gfs", read_manifest(str(small_checkpoint)).identity)
 
 
 @pytest.fixture
@@ -51,11 +52,16 @@ def told() -> Iterator[list[Event]]:
 
 
 @pytest.fixture
-def run(gfs: Gfs, archive: Archive, tiny_checkpoint: Path, told: list[Event]) -> Any:
+def run(gfs: Gfs, archive: Archive, small_checkpoint: Path, told: list[Event]) -> Any:
     """The flow with this test's source, archive and model; three hours unless told otherwise."""
 
     def call(**options: Any) -> Result:
-        given = {"gfs_url": str(gfs.root), "archive": archive.url, "model": str(tiny_checkpoint), "hours": 3} | options
+        given = {
+            "source_url": str(gfs.root),
+            "archive": archive.url,
+            "model": str(small_checkpoint),
+            "hours": 3,
+        } | options
         result = hourly(**given)
         assert isinstance(result, Result)
         return result
@@ -89,6 +95,16 @@ def test_a_window_is_made_once(run: Any, gfs: Gfs, archive: Archive, series: Ser
     assert archive.provenance(series, slot) == made, "nothing is written twice"
 
 
+def test_object_storage_serves_as_source_and_archive(run: Any, gfs: Gfs, s3_url: str, series: Series) -> None:
+    gfs.put(INIT, 0, 1)
+    fsspec.filesystem("s3").put(f"{gfs.root}/", f"{s3_url}/gfs", recursive=True)
+    result = run(init=text(INIT), hours=2, source_url=f"{s3_url}/gfs", archive=f"{s3_url}/archive")
+    assert result.exit_code == 0
+    assert leads(Archive(f"{s3_url}/archive"), series) == [0, 1]
+    assert result.picture == f"{s3_url}/archive/quicklook/gfs/{series.model}/20250801T06.png"
+    assert fsspec.filesystem("s3").exists(result.picture)
+
+
 def test_provenance_says_how_a_slot_was_made(run: Any, gfs: Gfs, archive: Archive, series: Series) -> None:
     gfs.put(INIT, 0)
     run(init=text(INIT), leads="0", seed=3, members=1, steps=3, solver="heun")
@@ -116,14 +132,14 @@ def test_slots_not_there_yet_are_left_and_the_others_made(run: Any, gfs: Gfs, ar
     assert latest.leads == (0, 1, 2)
 
 
-def test_a_deployed_run_that_is_not_whole_is_called_not_yet(gfs: Gfs, archive: Archive, tiny_checkpoint: Path) -> None:
+def test_a_deployed_run_that_is_not_whole_is_called_not_yet(gfs: Gfs, archive: Archive, small_checkpoint: Path) -> None:
     gfs.put(INIT, 0)
     state = hourly(
         init=text(INIT),
         leads="0-1",
-        gfs_url=str(gfs.root),
+        source_url=str(gfs.root),
         archive=archive.url,
-        model=str(tiny_checkpoint),
+        model=str(small_checkpoint),
         return_state=True,
     )
     assert (state.is_completed(), state.name) == (True, "NotYet")
@@ -236,8 +252,8 @@ def test_an_interrupted_run_reuses_the_inputs_it_fetched(run: Any, gfs: Gfs, arc
 def test_another_member_count_is_refused(run: Any, gfs: Gfs) -> None:
     gfs.put(INIT, 0, 1)
     run(init=text(INIT), hours=1)
-    with pytest.raises(SlotError, match="members is 2 in the store but 3 is asked for"):
-        run(init=text(INIT), leads="1", members=3)
+    with pytest.raises(SlotError, match="members is 3 in the store but 2 is asked for"):
+        run(init=text(INIT), leads="1", members=2)
 
 
 @pytest.mark.parametrize(

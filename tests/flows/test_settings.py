@@ -30,6 +30,7 @@ def test_the_url_is_that_of_the_chosen_source(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("CORRDIFF_GFS_URL", "s3://mirror")
     assert Settings.of().source_url == "s3://mirror"
     assert Settings.of(source="other").source_url is None
+    assert Settings.of(source_url="./gfs").source_url == "./gfs"
 
 
 def test_settings_cannot_change() -> None:
