@@ -12,6 +12,7 @@ perfect downscaling therefore exists, and its CRPS is known at every point (`per
 """
 
 import hashlib
+import math
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
@@ -115,9 +116,9 @@ class _Typhoon:
         dx, dy = plane.x - self.x, plane.y - self.y
         s = np.hypot(dx, dy) / self.radius
         core = np.exp(-0.5 * s**2)
-        cyclostrophic = 0.5 * np.e * self.wind**2 * core**2
-        coriolis = f * self.wind * self.radius * np.sqrt(np.e) * core
-        tangential = self.wind / self.radius * np.sqrt(np.e) * core
+        cyclostrophic = 0.5 * math.e * self.wind**2 * core**2
+        coriolis = f * self.wind * self.radius * math.sqrt(math.e) * core
+        tangential = self.wind / self.radius * math.sqrt(math.e) * core
         return -(cyclostrophic + coriolis), -tangential * dy, tangential * dx, np.exp(-0.5 * (s / 2.0) ** 2)
 
 

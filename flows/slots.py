@@ -173,7 +173,7 @@ def _sample(
     with workers(run.settings.dask):
         return generate(
             checkpoint,
-            inputs,
+            inputs if run.settings.dask is None else inputs.chunk(),
             members=sampling.members,
             num_steps=sampling.num_steps,
             solver=sampling.solver,
