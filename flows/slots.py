@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
@@ -32,9 +32,6 @@ _PACKAGES = ("torch", "numpy", "xarray", "zarr", "eccodes", "cfgrib", "prefect")
 # One thread samples, one slot at a time, while the slot before it is written: torch keeps memory and helpers of its own
 # for every thread that it is called from.
 _sampler = ThreadPoolExecutor(1, thread_name_prefix="sampler")
-
-
-Sampled = TypeVar("Sampled")
 
 
 @dataclass(frozen=True)
@@ -121,7 +118,7 @@ def generate_slot(
         clock["sample"] = _seconds(started)
         return ensemble, str(checkpoint.device)
 
-    ensemble, device = _in_turn(sample)
+    ensemble, device = _sampler.submit(sample).result()
     outputs = check_ensemble(ensemble, slot)
     started = time.monotonic()
     archive.write(series, slot, ensemble)
@@ -181,14 +178,6 @@ def _sample(
             batch=run.settings.batch,
             on_member=on_member,
         )
-
-
-def _in_turn(sample: Callable[[], Sampled]) -> Sampled:
-    """What `sample` returns in the sampling thread; waits in short steps, so that a task's timeout can interrupt it."""
-    future = _sampler.submit(sample)
-    while not future.done():
-        wait([future], timeout=1.0)
-    return future.result()
 
 
 @lru_cache(maxsize=1)
