@@ -4,7 +4,6 @@ from datetime import datetime
 
 import numpy as np
 import pytest
-import torch
 import xarray as xr
 
 from corrdiff_core import evaluate, nature
@@ -14,20 +13,9 @@ from corrdiff_core.generate import regression_mean
 from corrdiff_core.regrid import regrid
 from corrdiff_core.train import DEMO
 from corrdiff_core.variables import OUTPUT_NAMES
-from tests.small_domain import SMALL, checkpoint
+from tests.small_domain import SMALL
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def made():
-    return checkpoint()
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

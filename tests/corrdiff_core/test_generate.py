@@ -20,7 +20,7 @@ from corrdiff_core.model.noise import latents
 from corrdiff_core.prepare import prepare
 from corrdiff_core.quality import check_ensemble
 from corrdiff_core.variables import OUTPUT, OUTPUT_NAMES
-from tests.small_domain import SMALL, checkpoint
+from tests.small_domain import SMALL
 
 TIME = datetime(2020, 7, 1, 6)
 LATENT_SHAPE = (4, *SMALL.shape)
@@ -28,17 +28,7 @@ LATENT_SHAPE = (4, *SMALL.shape)
 ROUNDING = {"rtol": 1e-4, "atol": 2e-3}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def made():
-    return checkpoint()
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from corrdiff_core.archive.archive import Archive
+from corrdiff_core.archive.layout import Series
 from corrdiff_core.checkpoint import save_checkpoint
+from corrdiff_core.manifest import read_manifest
 from corrdiff_core.nature import write_gfs
 from tests.flows.flow_cases import INIT, REPOSITORY, Corrdiff, Gfs
 from tests.small_domain import checkpoint
@@ -72,3 +75,13 @@ def corrdiff(environment: dict[str, str], tmp_path: Path) -> Corrdiff:
         )
 
     return run
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Archive:
+    return Archive(str(tmp_path / "archive"))
+
+
+@pytest.fixture
+def series(small_checkpoint: Path) -> Series:
+    return Series("forecast", "gfs", read_manifest(str(small_checkpoint)).identity)

@@ -9,27 +9,15 @@ import time
 from pathlib import Path
 
 import psutil
-import pytest
 import xarray as xr
 
 from corrdiff_core.archive.archive import Archive
 from corrdiff_core.archive.layout import Series
 from corrdiff_core.cycle import HOUR, Slot
-from corrdiff_core.manifest import read_manifest
 from tests.flows.flow_cases import INIT, Corrdiff, Gfs
 
 CYCLE = ("hourly", "--init", "2025-08-01T06:00")
 FIRST = Slot.forecast(INIT, 0 * HOUR)
-
-
-@pytest.fixture
-def archive(tmp_path: Path) -> Archive:
-    return Archive(str(tmp_path / "archive"))
-
-
-@pytest.fixture
-def series(small_checkpoint: Path) -> Series:
-    return Series("forecast", "gfs", read_manifest(str(small_checkpoint)).identity)
 
 
 def test_a_window_is_made_and_then_there(corrdiff: Corrdiff, gfs: Gfs, archive: Archive, series: Series) -> None:

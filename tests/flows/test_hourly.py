@@ -15,7 +15,6 @@ from corrdiff_core.archive.archive import Archive
 from corrdiff_core.archive.layout import Series
 from corrdiff_core.cycle import HOUR, Slot
 from corrdiff_core.errors import ConfigurationError, CorrdiffError
-from corrdiff_core.manifest import read_manifest
 from flows.api import GPU_LIMIT
 from flows.hourly import hourly
 from flows.outcome import Result, SlotError
@@ -31,16 +30,6 @@ def _server() -> Iterator[None]:
         with get_client(sync_client=True) as client:
             client.upsert_global_concurrency_limit_by_name(GPU_LIMIT, limit=1)
         yield
-
-
-@pytest.fixture
-def archive(tmp_path: Path) -> Archive:
-    return Archive(str(tmp_path / "archive"))
-
-
-@pytest.fixture
-def series(small_checkpoint: Path) -> Series:
-    return Series("forecast", "gfs", read_manifest(str(small_checkpoint)).identity)
 
 
 @pytest.fixture
