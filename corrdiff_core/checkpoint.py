@@ -1,6 +1,7 @@
 """Checkpoints: a folder of manifest and safetensors. Nothing in it can run code."""
 
 import hashlib
+import os
 from dataclasses import dataclass, replace
 
 import fsspec
@@ -14,7 +15,8 @@ from corrdiff_core.errors import CheckpointError, ConfigurationError
 from corrdiff_core.manifest import MANIFEST, Manifest, Network, read_manifest
 from corrdiff_core.model.corrdiff import CorrDiff
 from corrdiff_core.model.edm import Denoiser, RegressionUNet
-from corrdiff_core.model.unet import UNet, UNetConfig
+from corrdiff_core.model.unet import UNet
+from corrdiff_core.model.unet_config import UNetConfig
 
 REGRESSION, DIFFUSION, INVARIANTS = "regression.safetensors", "diffusion.safetensors", "invariants.safetensors"
 
@@ -69,14 +71,18 @@ def build_denoiser(manifest: Manifest) -> Denoiser:
 
 
 def save_checkpoint(
-    path: str, manifest: Manifest, regression: RegressionUNet, diffusion: Denoiser, invariants: Tensor
+    path: str | os.PathLike[str],
+    manifest: Manifest,
+    regression: RegressionUNet,
+    diffusion: Denoiser,
+    invariants: Tensor,
 ) -> Manifest:
     """Write the folder at `path` (any fsspec URL), its manifest last; returns the manifest with the files' digests.
 
     Raises CheckpointError where a checkpoint already stands: checkpoints are never changed. What a killed writer left
     is no checkpoint and is written over.
     """
-    folder = open_objects(path)
+    folder = open_objects(os.fspath(path))
     occupied = f"{path}: a checkpoint stands here already; write to another folder"
     if folder.exists(MANIFEST):
         raise CheckpointError(occupied)
@@ -97,11 +103,12 @@ def _plain(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.detach().cpu().contiguous() for name, value in state.items()}
 
 
-def load_checkpoint(path: str, device: str | torch.device = "cpu") -> Checkpoint:
+def load_checkpoint(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Checkpoint:
     """The checkpoint folder at `path` (any fsspec URL) on `device`, every file's digest and every key checked.
 
     Raises CheckpointError for a missing or damaged file, and for weights that do not fit the manifest's networks.
     """
+    path = os.fspath(path)
     manifest = read_manifest(path)
     weights = {name: _tensors(path, name, manifest.files.get(name)) for name in (REGRESSION, DIFFUSION, INVARIANTS)}
     try:

@@ -17,8 +17,9 @@ from corrdiff_core.model.edm import Denoiser
 from corrdiff_core.model.memory import keep_freed_memory
 from corrdiff_core.model.noise import latents as keyed_latents
 from corrdiff_core.model.sampler import Solver, sample
-from corrdiff_core.model.unet import UNetConfig
+from corrdiff_core.model.unet_config import UNetConfig
 from corrdiff_core.prepare import prepare
+from corrdiff_core.quality import check_magnitudes
 from corrdiff_core.variables import OUTPUT
 
 Progress = Callable[[int, int], None]
@@ -50,9 +51,9 @@ def generate(
     are sampled at once (as many as fit the device's memory when None); out of memory halves it and goes on.
     `on_member(done, all)` is told of progress. Coordinates: member, y, x, latitude, longitude and those of `inputs`.
 
-    Raises QualityError for a missing or non-finite input, GridError where inputs do not cover the domain,
-    ConfigurationError for a number, latents or a valid_time that make no sense, torch.OutOfMemoryError when not even
-    one member fits.
+    Raises QualityError for an input that is missing, not finite, or of another unit such as geopotential height,
+    GridError where inputs do not cover the domain, ConfigurationError for a number, latents or a valid_time that make
+    no sense, torch.OutOfMemoryError when not even one member fits.
     """
     manifest = checkpoint.manifest
     shape = (len(manifest.outputs), *manifest.domain.shape)
@@ -64,8 +65,8 @@ def generate(
         draw, count = (lambda first, last: fixed[first:last]), len(fixed)
     if checkpoint.device.type == "cpu":
         keep_freed_memory()
-    prepared = prepare(inputs, manifest.domain, manifest.input_statistics)
-    known = _finite(prepared).to(checkpoint.device)
+    prepared, normalized_inputs = _prepared(checkpoint, inputs)
+    known = normalized_inputs.to(checkpoint.device)
     model = checkpoint.model
     mean = model.mean(known)
     size = batch_size(checkpoint) if batch is None else batch
@@ -80,8 +81,8 @@ def generate(
 
 def regression_mean(checkpoint: Checkpoint, inputs: xr.Dataset) -> xr.Dataset:
     """The regression mean of one slot alone, (y, x), float32, physical units, mrr >= 0; errors as in `generate`."""
-    prepared = prepare(inputs, checkpoint.manifest.domain, checkpoint.manifest.input_statistics)
-    mean = checkpoint.model.mean(_finite(prepared).to(checkpoint.device))
+    prepared, normalized_inputs = _prepared(checkpoint, inputs)
+    mean = checkpoint.model.mean(normalized_inputs.to(checkpoint.device))
     return _physical(checkpoint, mean[None].cpu().numpy(), prepared, {}).isel(member=0, drop=True)
 
 
@@ -107,6 +108,15 @@ def _sampling(defaults: Sampling, members: int | None, num_steps: int | None, so
         return replace(defaults, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
     except CheckpointError as error:
         raise ConfigurationError(str(error)) from error
+
+
+def _prepared(checkpoint: Checkpoint, inputs: xr.Dataset) -> tuple[xr.DataArray, Tensor]:
+    """The networks' inputs (channel, y, x), labelled and as a tensor, once they are finite and of the right size."""
+    manifest = checkpoint.manifest
+    prepared = prepare(inputs, manifest.domain, manifest.input_statistics)
+    values = _finite(prepared)
+    check_magnitudes(inputs, manifest.input_statistics)
+    return prepared, values
 
 
 def _finite(prepared: xr.DataArray) -> Tensor:

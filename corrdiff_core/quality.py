@@ -7,9 +7,9 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from corrdiff_core.cycle import Slot
-from corrdiff_core.errors import QualityError
+from corrdiff_core.errors import CheckpointError, QualityError
 from corrdiff_core.normalization import Statistics
-from corrdiff_core.variables import INPUTS, OUTPUTS, STANDARD_GRAVITY, Variable
+from corrdiff_core.variables import INPUT, INPUTS, OUTPUTS, STANDARD_GRAVITY, Variable
 
 WARN_BEYOND = 4.0  # scales of the box mean from its center; a real cold surge over Taiwan reaches -4.9
 REFUSE_BEYOND = 8.0
@@ -48,6 +48,33 @@ def check_ensemble(ensemble: xr.Dataset, slot: Slot) -> dict[str, dict[str, floa
         mean = values.mean(dtype=np.float64)
         summary[variable.name] = {"min": float(values.min()), "max": float(values.max()), "mean": float(mean)}
     return summary
+
+
+def check_magnitudes(inputs: xr.Dataset, statistics: Statistics) -> None:
+    """QualityError where a field's mean lies more than 8 scales from its center: another unit, or no weather.
+
+    Geopotential height given for geopotential (a factor of 9.8) is dozens of scales off.
+    """
+    for name, center, scale in zip(statistics.names, statistics.center, statistics.scale, strict=True):
+        mean = float(inputs[name].mean(dtype=np.float64))
+        score = statistics.z_score(name, mean)
+        if abs(score) > REFUSE_BEYOND:
+            variable = INPUT[name]
+            raise QualityError(
+                f"inputs: {name} has a mean of {mean:g}, {score:+.1f} scales from the center of the model's statistics"
+                f" ({center:g}, scale {scale:g} {variable.units}): {_cure(mean, mean, variable)}"
+            )
+
+
+def check_statistics(statistics: Statistics, variables: Sequence[Variable]) -> None:
+    """CheckpointError where the center of one of `variables` is no value that it can have in its units."""
+    for variable in variables:
+        center = statistics.center[statistics.names.index(variable.name)]
+        if not variable.valid_min <= center <= variable.valid_max:
+            raise CheckpointError(
+                f"the center of {variable.name} is {center:g}, beyond the possible {variable.valid_min:g}.."
+                f"{variable.valid_max:g} {variable.units}: {_cure(center, center, variable)}"
+            )
 
 
 def _refuse_other_variables(fields: xr.Dataset, expected: Sequence[Variable], slot: Slot) -> None:

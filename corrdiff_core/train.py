@@ -24,10 +24,11 @@ from corrdiff_core.dataset import INVARIANTS, NatureRun, TrainingSamples, statis
 from corrdiff_core.errors import ConfigurationError, TrainingError
 from corrdiff_core.grid import TAIWAN, Domain
 from corrdiff_core.manifest import MANIFEST, Manifest, Network, Sampling
-from corrdiff_core.model.conditioning import assemble, grid_channels
+from corrdiff_core.model.conditioning import assemble
 from corrdiff_core.model.edm import Denoiser, RegressionUNet, edm_loss, sample_sigma
 from corrdiff_core.model.memory import keep_freed_memory
-from corrdiff_core.model.unet import UNetConfig
+from corrdiff_core.model.positions import grid_channels
+from corrdiff_core.model.unet_config import UNetConfig
 from corrdiff_core.normalization import Statistics
 from corrdiff_core.variables import INPUT_NAMES, OUTPUT_NAMES
 

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from corrdiff_core.errors import ConfigurationError
-from corrdiff_core.model.conditioning import assemble, grid_channels
+from corrdiff_core.model.conditioning import assemble
 from corrdiff_core.model.edm import Denoiser, RegressionUNet
+from corrdiff_core.model.positions import grid_channels
 from corrdiff_core.model.sampler import Solver, StepCallback, sample
 
 

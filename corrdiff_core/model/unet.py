@@ -9,9 +9,7 @@ of theirs loads after renaming its attention keys: `enc.448x448_conv`, `enc.224x
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +17,8 @@ from torch.nn import functional
 
 from corrdiff_core.errors import ConfigurationError
 from corrdiff_core.model.norm import Norm
+from corrdiff_core.model.positions import position_channels
+from corrdiff_core.model.unet_config import UNetConfig, check_divisible
 
 Resample = Literal["up", "down"]
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
@@ -27,100 +27,11 @@ SKIP_SCALE = math.sqrt(0.5)
 MAX_POSITIONS = 10000.0
 
 
-@dataclass(frozen=True)
-class UNetConfig:
-    """All that decides the shape of a `UNet`; defaults are the Taiwan networks'.
-
-    `resolution` is (ny, nx) of the field the network is made for, an int meaning a square; it names the layers and
-    places attention where ny divided by a power of two equals an entry of `attn_resolutions`. `embedding` "zero" is for
-    a network that knows no noise level (the regression), "positional" for a denoiser. `unbiased_norm` is for
-    checkpoints that physicsnemo evaluates, see `Norm`.
-    """
-
-    in_channels: int
-    out_channels: int
-    resolution: tuple[int, int] | int = 448
-    model_channels: int = 128
-    channel_mult: tuple[int, ...] = (1, 2, 2, 2, 2)
-    channel_mult_emb: int = 4
-    num_blocks: int = 4
-    attn_resolutions: tuple[int, ...] = (28,)
-    bottleneck_attention: bool = True
-    dropout: float = 0.13
-    embedding: Literal["positional", "zero"] = "positional"
-    unbiased_norm: bool = False
-
-    def __post_init__(self) -> None:
-        """Turn lists into tuples and an int resolution into (ny, nx); ConfigurationError for what makes no network."""
-        size = self.resolution
-        square = (size, size) if isinstance(size, int) else tuple(int(n) for n in size)
-        object.__setattr__(self, "resolution", square)
-        object.__setattr__(self, "channel_mult", tuple(self.channel_mult))
-        object.__setattr__(self, "attn_resolutions", tuple(self.attn_resolutions))
-        counts = (self.in_channels, self.out_channels, self.model_channels, self.num_blocks, self.channel_mult_emb)
-        if min(counts) < 1 or not self.channel_mult or min(self.channel_mult) < 1:
-            raise ConfigurationError(f"UNetConfig: channels, blocks and multipliers must be at least 1, got {self}")
-        if self.embedding not in ("positional", "zero"):
-            raise ConfigurationError(f"UNetConfig: embedding is {self.embedding!r}, must be 'positional' or 'zero'")
-        if self.model_channels % 4:
-            raise ConfigurationError(f"UNetConfig: model_channels is {self.model_channels}, must be a multiple of 4")
-        if len(square) != 2:
-            raise ConfigurationError(f"UNetConfig: resolution is {size!r}, must be an int or (ny, nx)")
-        check_divisible(square, self.factor)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(ny, nx) of `resolution`."""
-        size = self.resolution
-        return (size, size) if isinstance(size, int) else size
-
-    @property
-    def factor(self) -> int:
-        """How many times coarser the innermost level is; every side must be a multiple of it."""
-        return 1 << (len(self.channel_mult) - 1)
-
-    @property
-    def emb_channels(self) -> int:
-        """Channels of the noise embedding that every block receives."""
-        return self.model_channels * self.channel_mult_emb
-
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """Channels of each level, outermost first."""
-        return tuple(self.model_channels * mult for mult in self.channel_mult)
-
-    def to_dict(self) -> dict[str, Any]:
-        """A mapping that JSON can hold; `from_dict` is its inverse."""
-        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> UNetConfig:
-        """Inverse of `to_dict`; ConfigurationError unless the keys are exactly the fields."""
-        names = {field.name for field in fields(cls)}
-        if names != set(values):
-            raise ConfigurationError(
-                f"UNetConfig: missing keys {sorted(names - set(values))}, unknown keys {sorted(set(values) - names)};"
-                " the network was described by another version of this package"
-            )
-        arguments: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-        return cls(**arguments)
-
-
-def check_divisible(shape: tuple[int, ...], factor: int) -> None:
-    """ConfigurationError unless both sides of `shape` (ny, nx) are positive multiples of `factor`."""
-    ny, nx = shape
-    if ny < factor or nx < factor or ny % factor or nx % factor:
-        raise ConfigurationError(
-            f"UNet: a field of {ny} x {nx} points does not fit a network whose innermost level is {factor} times"
-            f" coarser; crop or pad both sides to multiples of {factor}"
-        )
-
-
 class UNet(nn.Module):
     """DDPM++ UNet: (N, in_channels, y, x) and noise labels (N,), or (1,) for all, -> (N, out_channels, y, x).
 
-    Any field whose sides are multiples of `config.factor` is accepted, `config.resolution` or not: nothing in the
-    network knows positions. Memory format is kept: after `.to(memory_format=torch.channels_last)`, several times
+    Any field whose sides are multiples of `config.factor` is accepted, `config.resolution` or not, unless the network
+    has positions of its own. Memory format is kept: after `.to(memory_format=torch.channels_last)`, several times
     faster on a CPU, all activations are channels_last.
     """
 
@@ -128,21 +39,33 @@ class UNet(nn.Module):
         super().__init__()
         self.config = config
         if config.embedding == "positional":
-            self.map_layer0 = xavier(nn.Linear(config.model_channels, config.emb_channels))
+            self.map_layer0 = xavier(nn.Linear(config.noise_channels, config.emb_channels))
             self.map_layer1 = xavier(nn.Linear(config.emb_channels, config.emb_channels))
+        if config.positions == "learnable":
+            self.pos_embd = nn.Parameter(torch.randn(config.position_count, *config.shape))
+        elif config.positions != "none":
+            fields = position_channels(config.positions, config.position_count, *config.shape)
+            self.register_buffer("pos_embd", fields, persistent=False)
+        if config.additive_positions:
+            self.spatial_emb = nn.Parameter(torch.randn(1, config.widths[0], *config.shape))
         self.enc, skip_widths = build_encoder(config)
         self.dec = build_decoder(config, skip_widths)
 
     def forward(self, x: Tensor, noise_labels: Tensor) -> Tensor:
         """Shapes as in the class; `noise_labels` are c_noise of EDM (ignored by a "zero" embedding).
 
-        Raises ConfigurationError when a side of `x` is not a multiple of `config.factor`.
+        Raises ConfigurationError when a side of `x` is not a multiple of `config.factor`, or not `config.resolution`
+        in a network that knows positions.
         """
         check_divisible(tuple(x.shape[-2:]), self.config.factor)
+        x = self._with_positions(x)
         embedding = self._embed(noise_labels)
         skips: list[Tensor] = []
         for layer in self.enc.values():
-            x = layer(x, embedding) if isinstance(layer, Block) else layer(x)
+            if isinstance(layer, Block):
+                x = layer(x, embedding)
+            else:
+                x = layer(x) + self.spatial_emb if self.config.additive_positions else layer(x)
             skips.append(x)
         for layer in self.dec.values():
             if isinstance(layer, JoiningBlock):
@@ -153,12 +76,26 @@ class UNet(nn.Module):
                 x = activated(layer(x)) if isinstance(layer, Norm) else layer(x)
         return x
 
+    def _with_positions(self, x: Tensor) -> Tensor:
+        """`x` and behind it the network's own position channels."""
+        config = self.config
+        if config.positions == "none" and not config.additive_positions:
+            return x
+        if tuple(x.shape[-2:]) != config.shape:
+            raise ConfigurationError(
+                f"UNet: a field of {tuple(x.shape[-2:])} points for a network that knows the positions of"
+                f" {config.shape}: give it the whole domain"
+            )
+        if config.positions == "none":
+            return x
+        return torch.cat([x, self.pos_embd.to(x.dtype).expand(x.shape[0], -1, -1, -1)], dim=1)
+
     def _embed(self, noise_labels: Tensor) -> Tensor:
         config = self.config
         if config.embedding == "zero":
             weight = next(self.parameters())
             return weight.new_zeros(1, config.emb_channels)
-        waves = positional_embedding(noise_labels, config.model_channels)
+        waves = positional_embedding(noise_labels, config.noise_channels)
         hidden = functional.silu(self.map_layer0(waves.to(self.map_layer0.weight.dtype)))
         return functional.silu(self.map_layer1(hidden))
 
@@ -171,7 +108,7 @@ def build_encoder(config: UNetConfig) -> tuple[nn.ModuleDict, list[int]]:
     for level, width in enumerate(config.widths):
         name = level_name(config, level)
         if level == 0:
-            layers[f"{name}_conv"] = xavier(nn.Conv2d(config.in_channels, width, 3, padding=1))
+            layers[f"{name}_conv"] = xavier(nn.Conv2d(config.in_channels + config.position_count, width, 3, padding=1))
         else:
             layers[f"{name}_down"] = Block(config, channels, channels, resample="down")
         widths.append(channels)
@@ -209,8 +146,9 @@ def build_decoder(config: UNetConfig, skip_widths: list[int]) -> nn.ModuleDict:
 
 
 def level_name(config: UNetConfig, level: int) -> str:
-    ny, nx = config.shape
-    return f"{ny >> level}x{nx >> level}"
+    """As the published checkpoints name a level: its rows twice, whatever its columns."""
+    rows = config.shape[0] >> level
+    return f"{rows}x{rows}"
 
 
 def has_attention(config: UNetConfig, level: int) -> bool:
@@ -242,7 +180,7 @@ class Block(nn.Module):
         self.conv1 = xavier(nn.Conv2d(out_channels, out_channels, 3, padding=1), gain=1e-5)
         project = resample is not None or in_channels != out_channels
         self.skip = xavier(nn.Conv2d(in_channels, out_channels, 1)) if project else None
-        self.attn = Attention(out_channels, unbiased=config.unbiased_norm) if attention else None
+        self.attn = Attention(config, out_channels) if attention else None
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         hidden = resampled(activated(self.norm0(x)), self.resample)
@@ -273,11 +211,16 @@ class JoiningBlock(Block):
 
 
 class Attention(nn.Module):
-    """Single-head self-attention over all points of a level, added to its input; (N, C, y, x) -> the same shape."""
+    """Single-head self-attention over all points of a level, added to its input; (N, C, y, x) -> the same shape.
 
-    def __init__(self, channels: int, *, unbiased: bool = False) -> None:
+    With `config.attention_over` "channels", each channel attends to the other channels instead, as physicsnemo 1.1 did
+    in the networks that it trained.
+    """
+
+    def __init__(self, config: UNetConfig, channels: int) -> None:
         super().__init__()
-        self.norm = Norm(channels, unbiased=unbiased)
+        self.over_channels = config.attention_over == "channels"
+        self.norm = Norm(channels, unbiased=config.unbiased_norm)
         self.qkv = xavier(nn.Conv2d(channels, 3 * channels, 1), gain=math.sqrt(0.2))
         self.proj = xavier(nn.Conv2d(channels, channels, 1), gain=1e-5)
 
@@ -286,7 +229,11 @@ class Attention(nn.Module):
         # Output channel 3 i + j of qkv is channel i of query (j = 0), key (1) or value (2).
         points = self.qkv(self.norm(x)).flatten(2).transpose(1, 2).reshape(n, 1, ny * nx, c, 3)
         query, key, value = points.unbind(-1)
+        if self.over_channels:
+            query, key, value = (part.transpose(2, 3) for part in (query, key, value))
         mixed = functional.scaled_dot_product_attention(query, key, value)
+        if self.over_channels:
+            mixed = mixed.transpose(2, 3)
         mixed = mixed.reshape(n, ny, nx, c).permute(0, 3, 1, 2)
         return torch.add(scaled_conv(self.proj, mixed), x, alpha=SKIP_SCALE)
 

@@ -6,7 +6,8 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from corrdiff_core.model.unet import UNet, UNetConfig
+from corrdiff_core.model.unet import UNet
+from corrdiff_core.model.unet_config import UNetConfig
 
 SIZE, IN_CHANNELS, OUT_CHANNELS = 448, 20, 4
 SMALL = UNetConfig(

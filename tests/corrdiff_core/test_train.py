@@ -18,7 +18,8 @@ from corrdiff_core.errors import ConfigurationError, TrainingError
 from corrdiff_core.generate import generate
 from corrdiff_core.grid import TAIWAN
 from corrdiff_core.manifest import MANIFEST, Sampling, read_manifest
-from corrdiff_core.model.unet import UNet, UNetConfig
+from corrdiff_core.model.unet import UNet
+from corrdiff_core.model.unet_config import UNetConfig
 from corrdiff_core.train import DEMO, Preset, learning_rate, networks, train
 from tests.small_domain import PRESET, SMALL
 

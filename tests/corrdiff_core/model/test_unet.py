@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from corrdiff_core.errors import ConfigurationError
-from corrdiff_core.model.unet import Block, UNet, UNetConfig, positional_embedding, resampled
+from corrdiff_core.model.unet import Block, UNet, positional_embedding, resampled
+from corrdiff_core.model.unet_config import UNetConfig
 from tests.corrdiff_core.model.model_cases import random_unet, small_config
 
 

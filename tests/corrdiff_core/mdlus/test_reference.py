@@ -1,21 +1,20 @@
-"""Our networks and sampler against the outputs of NVIDIA's packages on the same weights (../shared/reference)."""
+"""Networks and sampler against the outputs of NVIDIA's packages on the same weights (../shared/reference)."""
 
-import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
-from corrdiff_core.model.conditioning import grid_channels
+from corrdiff_core.mdlus import load_network
 from corrdiff_core.model.sampler import sample
-from tests.corrdiff_core.model.model_cases import load_reference, reference
+from tests.corrdiff_core.mdlus.mdlus_cases import golden as golden_of
+from tests.corrdiff_core.mdlus.mdlus_cases import reference
 
 SIGMAS = (0.002, 0.5, 5.0, 80.0)
 FORMATS = [torch.contiguous_format, torch.channels_last]
 
 
 def golden(package):
-    with np.load(reference(package, "golden.npz")) as stored:
-        return {name: torch.from_numpy(stored[name]) for name in stored if stored[name].ndim}
+    return golden_of(reference(package, "golden.npz"))
 
 
 def assert_equal_to(expected, result, tolerance):
@@ -30,7 +29,7 @@ def test_modulus_0_5(memory_format):
     x, latents = (torch.randn(1, channels, 448, 448, generator=generator) for channels in (16, 4))
     x = functional.avg_pool2d(x, 9, 1, 4) * 9
     regression, denoiser = (
-        load_reference(reference("modulus-0.5.0", f"{name}.mdlus")).to(memory_format=memory_format)
+        load_network(reference("modulus-0.5.0", f"{name}.mdlus")).to(memory_format=memory_format)
         for name in ("regression", "diffusion")
     )
     assert_equal_to(expected["regression_mean"], regression(x)[..., ::7, ::7], 3e-5)
@@ -42,17 +41,16 @@ def test_modulus_0_5(memory_format):
 
 @pytest.fixture(scope="module")
 def physicsnemo():
-    """Golden values, the denoiser, and its conditioning [regression mean, input, grid]."""
+    """Golden values, the denoiser, and its conditioning [regression mean, input]: the grid is the network's own."""
     expected = golden("physicsnemo-2.2.2")
-    denoiser = load_reference(reference("physicsnemo-2.2.2", "diffusion.mdlus"))
-    grid = grid_channels(64, 64).expand(2, -1, -1, -1)
-    return expected, denoiser, torch.cat([expected["regression_mean"], expected["y"], grid], dim=1)
+    denoiser = load_network(reference("physicsnemo-2.2.2", "diffusion.mdlus"))
+    return expected, denoiser, torch.cat([expected["regression_mean"], expected["y"]], dim=1)
 
 
 @pytest.mark.parametrize("memory_format", FORMATS)
 def test_physicsnemo_2_2_networks(physicsnemo, memory_format):
     expected, denoiser, conditioning = physicsnemo
-    regression = load_reference(reference("physicsnemo-2.2.2", "regression.mdlus")).to(memory_format=memory_format)
+    regression = load_network(reference("physicsnemo-2.2.2", "regression.mdlus")).to(memory_format=memory_format)
     denoiser = denoiser.to(memory_format=memory_format)
     assert_equal_to(expected["regression_mean"], regression(conditioning[:, 4:]), 3e-5)
     for sigma in SIGMAS:
