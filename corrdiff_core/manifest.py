@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 
 import fsspec
 
+from corrdiff_core.archive.layout import NAME
 from corrdiff_core.errors import CheckpointError
 from corrdiff_core.grid import Domain
 from corrdiff_core.normalization import Statistics
@@ -55,6 +56,14 @@ class Sampling:
             raise CheckpointError(f"solver {self.solver!r} is unknown: choose heun or euler")
 
 
+def check_name(name: str) -> None:
+    """CheckpointError unless `name` can name a model, in archives and registries."""
+    if not NAME.fullmatch(name):
+        raise CheckpointError(
+            f"model name {name!r}: begin with a letter or digit and go on with letters, digits, '.', '_' and '-' only"
+        )
+
+
 @dataclass(frozen=True)
 class Manifest:
     """Everything a checkpoint says of itself; `digest` is the model's identity.
@@ -87,8 +96,7 @@ class Manifest:
             raise CheckpointError(
                 f"manifest of {self.name}: preconditioning {self.preconditioning!r} is none of {_PRECONDITIONINGS}"
             )
-        if not self.name or not all(c.isalnum() or c in "._-" for c in self.name) or self.name.startswith("."):
-            raise CheckpointError(f"model name {self.name!r}: use letters, digits, '.', '_' and '-' only")
+        check_name(self.name)
 
     @property
     def inputs(self) -> tuple[Variable, ...]:

@@ -12,6 +12,8 @@ import typer
 
 from corrdiff_core.cycle import parse_leads, parse_time
 from corrdiff_core.errors import ConfigurationError, CorrdiffError
+from flows import models as registry
+from flows.models import Models
 
 Parsed = TypeVar("Parsed")
 
@@ -24,9 +26,13 @@ app = typer.Typer(
 )
 nature = typer.Typer(help="Synthetic weather, whose perfect downscaling is known.", no_args_is_help=True)
 app.add_typer(nature, name="nature")
+app.add_typer(registry.app, name="models")
 
 Archive = Annotated[str | None, typer.Option(help="Directory or fsspec URL of the archive [./archive].")]
-Model = Annotated[str | None, typer.Option(metavar="REF", help="Checkpoint: a path or URL [the demo checkpoint].")]
+Model = Annotated[
+    str | None,
+    typer.Option(metavar="REF", help="Checkpoint: name, name@version, path or URL [the demo checkpoint]."),
+]
 
 
 @app.command()
@@ -38,6 +44,7 @@ def hourly(
     hours: Annotated[int | None, typer.Option(help="Valid hours in the window [13].")] = None,
     members: Annotated[int | None, typer.Option(help="Ensemble size [the model's].")] = None,
     model: Model = None,
+    models: Models = None,
     archive: Archive = None,
     seed: Annotated[int | None, typer.Option(help="Of the sampled noise [0].")] = None,
     steps: Annotated[int | None, typer.Option(help="Sampler steps [the model's].")] = None,
@@ -79,6 +86,7 @@ def train(
 @app.command()
 def evaluate(
     model: Model = None,
+    models: Models = None,
     times: Annotated[int, typer.Option(help="Held-out hours.")] = 24,
     members: Annotated[int, typer.Option(help="Ensemble size.")] = 8,
     steps: Annotated[int | None, typer.Option(help="Sampler steps [the model's].")] = None,
@@ -92,7 +100,7 @@ def evaluate(
     from flows.settings import Settings
     from flows.slots import open_run
 
-    settings = Settings.of(model=model, steps=steps, solver=solver, device=device)
+    settings = Settings.of(model=model, models=models, steps=steps, solver=solver, device=device)
     checkpoint = load_checkpoint(open_run(settings).model, settings.device or best_device())
     say = partial(typer.echo, err=True)
     typer.echo(evaluate_on_nature(checkpoint, times, members, settings.steps, settings.solver, say).table())

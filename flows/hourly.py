@@ -34,6 +34,7 @@ def hourly(
     hours: int | None = None,
     members: int | None = None,
     model: str | None = None,
+    models: str | None = None,
     archive: str | None = None,
     seed: int | None = None,
     steps: int | None = None,

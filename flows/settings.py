@@ -23,7 +23,10 @@ class Settings(BaseSettings):
 
     archive: str = Field("./archive", min_length=1, description="directory or fsspec URL of the archive")
     models: str = Field("./models", min_length=1, description="directory or fsspec URL of the model registry")
-    model: str | None = Field(None, description="checkpoint: a path or URL; the demo checkpoint by default")
+    model: str | None = Field(
+        None,
+        description="checkpoint: name or name@version in the registry, path or URL; the demo checkpoint by default",
+    )
     source: str = Field("gfs", description="where the weather comes from")
     source_url: str | None = Field(
         default_factory=lambda given: os.environ.get(_url_variable(given.get("source", ""))) or None,

@@ -15,9 +15,10 @@ from corrdiff_core import __version__
 from corrdiff_core.archive.archive import Archive
 from corrdiff_core.archive.layout import Layout, Series
 from corrdiff_core.cycle import Slot, compact, hours_from
-from corrdiff_core.errors import CheckpointError, ConfigurationError
+from corrdiff_core.errors import CheckpointError
 from corrdiff_core.manifest import Manifest, Sampling, read_manifest
 from corrdiff_core.quality import check_ensemble, check_inputs
+from corrdiff_core.registry import Registry, is_reference
 from corrdiff_core.sources import open_source
 from corrdiff_core.sources.source import NotYet, Source
 from flows.settings import Settings
@@ -72,10 +73,8 @@ class Run:
 def open_run(settings: Settings) -> Run:
     """The run that `settings` describe; CheckpointError where there is no such model."""
     model = settings.model or DEMO
-    if "@" in model or not ("/" in model or "://" in model or model.startswith(".")):
-        raise ConfigurationError(
-            f"model {model!r} is no path and no URL, and there is no registry yet: write ./{model} for a folder here"
-        )
+    if is_reference(model):
+        model = Registry(settings.models).resolve(model)
     return Run(settings, model, read_manifest(model))
 
 

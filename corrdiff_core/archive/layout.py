@@ -12,7 +12,7 @@ from corrdiff_core.grid import Domain, Float64
 from corrdiff_core.variables import INPUTS, OUTPUTS, Variable
 
 LAYOUT_FORMAT = 1  # raise when the template of a store changes in a way that old readers or writers cannot follow
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # of a source, a model: what every storage takes for a folder
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Series:
         if self.kind not in ("forecast", "hindcast"):
             raise ArchiveError(f"series kind {self.kind!r} is neither 'forecast' nor 'hindcast'")
         for name in (self.source, self.model):
-            if not _NAME.fullmatch(name):
+            if not NAME.fullmatch(name):
                 raise ArchiveError(f"{name!r} cannot name a folder: use letters, digits, '.', '_' and '-' only")
 
     @property

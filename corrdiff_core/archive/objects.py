@@ -59,7 +59,7 @@ def _named(url: str, key: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ArchiveError(f"{url}/{key}: {error}; check that the archive is there and that you may use it") from error
+        raise ArchiveError(f"{url}/{key}: {error}; check that its place is there and that you may use it") from error
 
 
 class LocalObjects:
@@ -96,7 +96,7 @@ class LocalObjects:
     def names(self, key: str) -> list[str]:
         try:
             return sorted(path.name for path in (self.root / key).iterdir())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
 
 

@@ -162,7 +162,7 @@ class TestRefusals:
 
     @pytest.mark.parametrize("name", ["", ".hidden", "a/b", "a b", "..", "naïve/../x", "a\n"])
     def test_a_name_that_is_no_file_name(self, described, name):
-        with pytest.raises(CheckpointError, match="use letters"):
+        with pytest.raises(CheckpointError, match="begin with a letter or digit"):
             replace(described, name=name)
 
     def test_unknown_variables(self, described):

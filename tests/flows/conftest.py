@@ -11,10 +11,11 @@ import torch
 
 from corrdiff_core.archive.archive import Archive
 from corrdiff_core.archive.layout import Series
-from corrdiff_core.checkpoint import save_checkpoint
-from corrdiff_core.manifest import read_manifest
+from corrdiff_core.checkpoint import load_checkpoint, save_checkpoint
+from corrdiff_core.manifest import Sampling, read_manifest
 from corrdiff_core.nature import write_gfs
-from tests.flows.flow_cases import INIT, REPOSITORY, Corrdiff, Gfs
+from corrdiff_core.registry import Registry
+from tests.flows.flow_cases import INIT, REPOSITORY, Corrdiff, Gfs, writer
 from tests.small_domain import checkpoint
 
 
@@ -33,6 +34,15 @@ def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path, made = tmp_path_factory.mktemp("models") / "small", checkpoint()
     save_checkpoint(str(path), made.manifest, made.regression, made.diffusion, made.invariants)
     return path
+
+
+@pytest.fixture
+def registry(small_checkpoint: Path, tmp_path: Path) -> Registry:
+    """Two versions of "small": that checkpoint, in production, and another."""
+    made, found = load_checkpoint(str(small_checkpoint)), Registry(str(tmp_path / "models"))
+    found.add("small", writer(made))
+    found.add("small", writer(made, defaults=Sampling(members=2, num_steps=5)))
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -2,11 +2,14 @@
 
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
+from corrdiff_core.checkpoint import Checkpoint, save_checkpoint
 from corrdiff_core.cycle import HOUR, Slot
+from corrdiff_core.manifest import Manifest
 from corrdiff_core.nature import write_gfs
 from corrdiff_core.sources.gfs import layouts, object_name
 
@@ -36,3 +39,9 @@ class Gfs:
 
     def file(self, init_time: datetime, lead: int) -> Path:
         return self.root / object_name(layouts(init_time)[0], Slot.forecast(init_time, lead * HOUR))
+
+
+def writer(made: Checkpoint, **changes: Any) -> Callable[[str], Manifest]:
+    """What a registry is to write for that checkpoint with another manifest."""
+    manifest = replace(made.manifest, **changes)
+    return lambda path: save_checkpoint(path, manifest, made.regression, made.diffusion, made.invariants)

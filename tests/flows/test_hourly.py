@@ -15,6 +15,7 @@ from corrdiff_core.archive.archive import Archive
 from corrdiff_core.archive.layout import Series
 from corrdiff_core.cycle import HOUR, Slot
 from corrdiff_core.errors import ConfigurationError, CorrdiffError
+from corrdiff_core.registry import Registry
 from flows.api import GPU_LIMIT
 from flows.hourly import hourly
 from flows.outcome import Result, SlotError
@@ -106,6 +107,15 @@ def test_provenance_says_how_a_slot_was_made(run: Any, gfs: Gfs, archive: Archiv
     assert set(made["outputs"]) == {"mrr", "t2m", "u10m", "v10m"}
     assert set(made["seconds"]) == {"fetch", "load", "sample", "write"}
     assert made["versions"]["prefect"]
+
+
+def test_a_model_of_the_registry_is_asked_for_by_name(
+    run: Any, gfs: Gfs, archive: Archive, series: Series, registry: Registry
+) -> None:
+    gfs.put(INIT, 0)
+    assert run(init=text(INIT), leads="0", model="small", models=registry.url).exit_code == 0
+    made = archive.provenance(series, Slot.forecast(INIT, 0 * HOUR))
+    assert made["model"]["digest"] == registry.production("small").manifest.digest
 
 
 def test_slots_not_there_yet_are_left_and_the_others_made(run: Any, gfs: Gfs, archive: Archive, series: Series) -> None:
@@ -254,7 +264,7 @@ def test_another_member_count_is_refused(run: Any, gfs: Gfs) -> None:
         ({"init": "2025-08-01T06:00", "leads": "500"}, "no lead time of 500 h"),
         ({"at": "yesterday"}, "'yesterday' is no time"),
         ({"source": "icon"}, "no source is called 'icon'"),
-        ({"model": "taiwan"}, "no registry yet"),
+        ({"model": "taiwan", "models": "./nowhere"}, "no model is called 'taiwan' in .*nowhere: none is there yet"),
         ({"model": "./nowhere"}, "no checkpoint here"),
     ],
 )
