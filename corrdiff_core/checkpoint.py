@@ -17,6 +17,7 @@ from corrdiff_core.model.corrdiff import CorrDiff
 from corrdiff_core.model.edm import Denoiser, RegressionUNet
 from corrdiff_core.model.unet import UNet
 from corrdiff_core.model.unet_config import UNetConfig
+from corrdiff_core.quality import check_statistics
 
 REGRESSION, DIFFUSION, INVARIANTS = "regression.safetensors", "diffusion.safetensors", "invariants.safetensors"
 
@@ -106,10 +107,16 @@ def _plain(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def load_checkpoint(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Checkpoint:
     """The checkpoint folder at `path` (any fsspec URL) on `device`, every file's digest and every key checked.
 
-    Raises CheckpointError for a missing or damaged file, and for weights that do not fit the manifest's networks.
+    Raises CheckpointError for a missing or damaged file, for statistics in other units (geopotential height), and for
+    weights that do not fit the manifest's networks.
     """
     path = os.fspath(path)
     manifest = read_manifest(path)
+    try:
+        check_statistics(manifest.input_statistics, manifest.inputs)
+        check_statistics(manifest.output_statistics, manifest.outputs)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}/{MANIFEST}: {error}") from error
     weights = {name: _tensors(path, name, manifest.files.get(name)) for name in (REGRESSION, DIFFUSION, INVARIANTS)}
     try:
         regression, diffusion = build_regression(manifest.regression), build_denoiser(manifest)

@@ -42,9 +42,11 @@ def channel_indices(
 ) -> list[int]:
     """Where each of `wanted` stands among `names` at `pressures` (NaN: surface; None: no file says them).
 
-    Raises CheckpointError for a channel that is not there, or is there twice.
+    Raises CheckpointError for a channel that is not there, or is there twice, and for more pressures than names.
     """
     levels = [float("nan")] * len(names) if pressures is None else [float(value) for value in pressures]
+    if len(levels) != len(names):
+        raise CheckpointError(f"{len(names)} names and {len(levels)} pressures: each channel needs one of each")
     found = list(zip(names, levels, strict=True))
     indices = []
     for variable, (name, pressure) in wanted.items():

@@ -20,6 +20,7 @@ from corrdiff_core.model.sampler import Solver, sample
 from corrdiff_core.model.unet_config import UNetConfig
 from corrdiff_core.prepare import prepare
 from corrdiff_core.quality import check_magnitudes
+from corrdiff_core.regrid import cover
 from corrdiff_core.variables import OUTPUT
 
 Progress = Callable[[int, int], None]
@@ -115,7 +116,7 @@ def _prepared(checkpoint: Checkpoint, inputs: xr.Dataset) -> tuple[xr.DataArray,
     manifest = checkpoint.manifest
     prepared = prepare(inputs, manifest.domain, manifest.input_statistics)
     values = _finite(prepared)
-    check_magnitudes(inputs, manifest.input_statistics)
+    check_magnitudes(cover(inputs, manifest.domain.input_box), manifest.inputs)
     return prepared, values
 
 

@@ -22,13 +22,13 @@ class Statistics:
         if not len(self.names) == len(set(self.names)) == len(self.center) == len(self.scale):
             raise CheckpointError(
                 f"statistics of {len(self.names)} names ({len(set(self.names))} different), {len(self.center)} centers "
-                f"and {len(self.scale)} scales: each variable needs one of each; repair the manifest"
+                f"and {len(self.scale)} scales: each variable needs one of each; repair their file"
             )
         for name, center, scale in zip(self.names, self.center, self.scale, strict=True):
             if not (np.isfinite(center) and np.isfinite(scale) and scale > 0):
                 raise CheckpointError(
                     f"statistics of {name}: center {center} and scale {scale} must be finite and the scale above 0; "
-                    "repair the manifest"
+                    "repair their file"
                 )
 
     def normalize(self, fields: xr.Dataset) -> xr.Dataset:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from corrdiff_core.cycle import Slot
 from corrdiff_core.errors import CheckpointError, QualityError
 from corrdiff_core.normalization import Statistics
-from corrdiff_core.variables import INPUT, INPUTS, OUTPUTS, STANDARD_GRAVITY, Variable
+from corrdiff_core.variables import INPUTS, OUTPUTS, STANDARD_GRAVITY, Variable
 
 WARN_BEYOND = 4.0  # scales of the box mean from its center; a real cold surge over Taiwan reaches -4.9
 REFUSE_BEYOND = 8.0
@@ -50,19 +50,17 @@ def check_ensemble(ensemble: xr.Dataset, slot: Slot) -> dict[str, dict[str, floa
     return summary
 
 
-def check_magnitudes(inputs: xr.Dataset, statistics: Statistics) -> None:
-    """QualityError where a field's mean lies more than 8 scales from its center: another unit, or no weather.
+def check_magnitudes(inputs: xr.Dataset, variables: Sequence[Variable]) -> None:
+    """QualityError where the mean of a field is no value that the variable can have in its units.
 
-    Geopotential height given for geopotential (a factor of 9.8) is dozens of scales off.
+    Geopotential height given for geopotential (a factor of 9.8), degrees Celsius for kelvin.
     """
-    for name, center, scale in zip(statistics.names, statistics.center, statistics.scale, strict=True):
-        mean = float(inputs[name].mean(dtype=np.float64))
-        score = statistics.z_score(name, mean)
-        if abs(score) > REFUSE_BEYOND:
-            variable = INPUT[name]
+    for variable in variables:
+        mean = float(inputs[variable.name].mean(dtype=np.float64))
+        if not variable.valid_min <= mean <= variable.valid_max:
             raise QualityError(
-                f"inputs: {name} has a mean of {mean:g}, {score:+.1f} scales from the center of the model's statistics"
-                f" ({center:g}, scale {scale:g} {variable.units}): {_cure(mean, mean, variable)}"
+                f"inputs: {variable.name} has a mean of {mean:g}, beyond the possible {variable.valid_min:g}.."
+                f"{variable.valid_max:g} {variable.units}: {_cure(mean, mean, variable)}"
             )
 
 

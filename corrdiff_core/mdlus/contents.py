@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
-from zipfile import BadZipFile, ZipFile
-from zlib import error as ZlibError  # noqa: N812 (an exception's name)
+from zipfile import ZipFile
 
 import zarr
 from zarr.storage import LocalStore, ZipStore
 
 from corrdiff_core.errors import CheckpointError
+from corrdiff_core.mdlus.file import BROKEN
 
 REGRESSION, DIFFUSION = "checkpoints/regression.mdlus", "checkpoints/diffusion.mdlus"
 
@@ -41,7 +41,7 @@ def open_package(path: str | os.PathLike[str]) -> Iterator[Contents]:
         archive = ZipFile(place)
     except FileNotFoundError:
         raise CheckpointError(f"{place}: no such file or folder; name NVIDIA's inference package") from None
-    except (BadZipFile, OSError) as error:
+    except BROKEN as error:
         raise CheckpointError(f"{place}: no readable zip ({error}); download the package anew") from error
     with archive:
         yield _Zip(archive, place)
@@ -74,7 +74,7 @@ class _Zip:
             return self._archive.read(f"{self._root}{member}")
         except KeyError:
             raise CheckpointError(f"{self.name}: lacks {self._root}{member}; download the package anew") from None
-        except (BadZipFile, ZlibError, EOFError, NotImplementedError, RuntimeError, OSError) as error:
+        except BROKEN as error:
             raise CheckpointError(f"{self.name}: {member} is damaged ({error}); download the package anew") from error
 
     def dataset(self) -> zarr.Group:
@@ -88,7 +88,9 @@ def _root(name: str, files: list[str]) -> str:
     """What stands before `checkpoints/regression.mdlus` in the package's names, "" or with a slash behind it."""
     roots = [file.removesuffix(REGRESSION) for file in files if f"/{file}".endswith(f"/{REGRESSION}")]
     if len(roots) != 1:
-        raise CheckpointError(f"{name}: {REGRESSION} is there {len(roots)} times; name NVIDIA's Taiwan package")
+        raise CheckpointError(
+            f"{name}: {REGRESSION} is there {len(roots)} times, not once; name NVIDIA's Taiwan package"
+        )
     return roots[0]
 
 
@@ -101,5 +103,5 @@ def _one(groups: list[str], name: str) -> str:
 def _group(store: LocalStore | ZipStore, path: str, name: str) -> zarr.Group:
     try:
         return zarr.open_group(store, path=path, mode="r", zarr_format=2)
-    except (FileNotFoundError, KeyError, ValueError, BadZipFile) as error:
+    except BROKEN as error:
         raise CheckpointError(f"{name}: its dataset is no Zarr v2 group ({error}); download it anew") from error

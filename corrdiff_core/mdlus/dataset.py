@@ -18,6 +18,7 @@ from corrdiff_core.cwa import (
 )
 from corrdiff_core.errors import CheckpointError
 from corrdiff_core.grid import TAIWAN, Domain
+from corrdiff_core.mdlus.file import BROKEN
 from corrdiff_core.normalization import Statistics
 from corrdiff_core.quality import check_statistics
 from corrdiff_core.variables import INPUTS, OUTPUTS
@@ -57,14 +58,13 @@ def _statistics(
     group: zarr.Group, name: str, what: str, wanted: Mapping[str, Channel], documented: Mapping[int, Sequence[int]]
 ) -> tuple[Statistics, str]:
     """Center and scale of the `wanted` channels, and in words how they were found where that is an assumption."""
-    center, scale = (_array(group, name, f"{what}_{part}") for part in ("center", "scale"))
+    center, scale = (_column(group, name, f"{what}_{part}") for part in ("center", "scale"))
     assumption = ""
-    if f"{what}_variable" in group:
-        names = [str(value) for value in _array(group, name, f"{what}_variable")]
-        pressures = _array(group, name, f"{what}_pressure") if f"{what}_pressure" in group else None
+    names, pressures = (_find(group, name, f"{what}_{part}") for part in ("variable", "pressure"))
+    if names is not None:
         try:
-            indices: Sequence[int] = channel_indices(wanted, names, pressures)
-        except (CheckpointError, ValueError) as error:
+            indices: Sequence[int] = channel_indices(wanted, [str(value) for value in names], pressures)
+        except (CheckpointError, ValueError, TypeError) as error:
             raise CheckpointError(f"{name}: {what} channels: {error}") from error
     elif len(center) in documented:
         indices = documented[len(center)]
@@ -76,31 +76,46 @@ def _statistics(
         )
     if not len(center) == len(scale) > max(indices):
         raise CheckpointError(f"{name}: {len(center)} {what} centers and {len(scale)} scales do not cover {indices}")
-    return (
-        Statistics(
+    try:
+        statistics = Statistics(
             names=tuple(wanted),
             center=tuple(float(center[index]) for index in indices),
             scale=tuple(float(scale[index]) for index in indices),
-        ),
-        assumption,
-    )
+        )
+    except CheckpointError as error:
+        raise CheckpointError(f"{name}: {what} {error}") from error
+    return statistics, assumption
+
+
+def _column(group: zarr.Group, name: str, key: str) -> NDArray[np.float64]:
+    """A number for each channel."""
+    values = _array(group, name, key)
+    if values.ndim != 1 or values.dtype.kind not in "fiu":
+        raise CheckpointError(f"{name}: {key} is {values.dtype} of shape {values.shape}, a number a channel is due")
+    return values.astype(np.float64)
 
 
 def _array(group: zarr.Group, name: str, key: str) -> NDArray[Any]:
-    """A whole array; Zarr would fill in for a chunk that is missing."""
+    values = _find(group, name, key)
+    if values is None:
+        raise CheckpointError(f"{name}: its dataset lacks {key}; download the package anew")
+    return values
+
+
+def _find(group: zarr.Group, name: str, key: str) -> NDArray[Any] | None:
+    """A whole array; None where there is none."""
     try:
-        array = group[key]
-    except KeyError:
-        raise CheckpointError(f"{name}: its dataset lacks {key}; download the package anew") from None
-    if not isinstance(array, zarr.Array):
-        raise CheckpointError(f"{name}: {key} of its dataset is a group, an array is due; download the package anew")
-    if array.nchunks_initialized < array.nchunks:
-        raise CheckpointError(
-            f"{name}: {key} has {array.nchunks_initialized} of {array.nchunks} chunks; download the package anew"
-        )
-    try:
+        array = group.get(key)
+        if array is None:
+            return None
+        if not isinstance(array, zarr.Array):
+            raise CheckpointError(f"{name}: {key} of its dataset is a group, an array is due; download it anew")
+        stored, due = array.nchunks_initialized, array.nchunks
+        # Zarr fills in for a missing chunk; writers leave out one that is all NaN, as the pressures of surface fields.
+        if stored < due and not key.endswith("_pressure"):
+            raise CheckpointError(f"{name}: {key} has {stored} of {due} chunks; download the package anew")
         return np.asarray(array[...])
-    except (OSError, ValueError, RuntimeError) as error:
+    except BROKEN as error:
         raise CheckpointError(f"{name}: {key} of its dataset is damaged ({error}); download it anew") from error
 
 

@@ -9,7 +9,9 @@
 Source: the classes' documentation in modulus 0.5 to 0.9 and physicsnemo 1.0 to 2.2, and what these versions compute.
 """
 
+import math
 import os
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -27,8 +29,12 @@ SCALES_CONDITIONING = {"EDMPrecondSR": True, "EDMPrecondSRV2": False, "EDMPrecon
 # Options that change nothing in evaluation, or that are read elsewhere.
 _WITHOUT_EFFECT = {
     "img_channels", "use_fp16", "label_dropout", "checkpoint_level", "profile_mode", "amp_mode", "use_apex_gn",
-    "augment_dim", "lead_time_steps", "sigma_min", "sigma_max",
+    "augment_dim", "lead_time_steps", "sigma_min", "sigma_max", "sigma_data", "scale_cond_input",
 }  # fmt: skip
+_COUNTS = (
+    "img_in_channels", "img_out_channels", "model_channels", "num_blocks", "channel_mult_emb", "channel_mult_noise",
+    "N_grid_channels",
+)  # fmt: skip
 # Options of which this package knows one value.
 _ONLY = {
     "label_dim": 0, "encoder_type": "standard", "decoder_type": "standard", "resample_filter": [1, 1], "act": "silu",
@@ -64,25 +70,36 @@ def build_network(file: MdlusFile) -> RegressionUNet | Denoiser:
     if file.class_name not in (*REGRESSIONS, *SCALES_CONDITIONING):
         known = ", ".join((*REGRESSIONS, *SCALES_CONDITIONING))
         raise CheckpointError(f"{file.name}: class {file.class_name!r} is unknown; this package reads {known}")
-    options = dict(file.options)
-    sigma_data = options.pop("sigma_data", SIGMA_DATA)
-    scaled = options.pop("scale_cond_input", SCALES_CONDITIONING.get(file.class_name, False)) and not _is_1_1(file)
+    state = _state(file)
     try:
-        unet = UNet(_config(file, options))
-        network: RegressionUNet | Denoiser
-        if file.class_name in REGRESSIONS:
-            network = RegressionUNet(unet)
-        else:
-            network = Denoiser(unet, scale_conditioning=scaled, sigma_data=sigma_data)
-    except (ConfigurationError, TypeError, ValueError, KeyError) as error:
+        config = _config(file, dict(file.options))
+        with torch.device("meta"):  # takes no memory, however wrong the options
+            expected = _network(file, config).state_dict()
+        _check(state, expected, file.name)
+        network = _network(file, config)
+    except (ConfigurationError, TypeError, ValueError, KeyError, RuntimeError) as error:
         raise CheckpointError(f"{file.name}: its options describe no network of CorrDiff: {error}") from error
-    _load(network, _state(file), file.name)
+    network.load_state_dict(state)
     return network.eval().requires_grad_(False)
+
+
+def _network(file: MdlusFile, config: UNetConfig) -> RegressionUNet | Denoiser:
+    """The network as initialized, on torch's default device."""
+    if file.class_name in REGRESSIONS:
+        return RegressionUNet(UNet(config))
+    sigma_data = file.options.get("sigma_data", SIGMA_DATA)
+    if type(sigma_data) not in (int, float) or not 0 < sigma_data < math.inf:
+        raise ConfigurationError(f"sigma_data is {sigma_data!r}, a number above 0 is due")
+    scaled = bool(file.options.get("scale_cond_input", SCALES_CONDITIONING[file.class_name])) and not _is_1_1(file)
+    return Denoiser(UNet(config), scale_conditioning=scaled, sigma_data=sigma_data)
 
 
 def _config(file: MdlusFile, given: dict[str, Any]) -> UNetConfig:
     """The UNet's options; `given` are the file's own."""
     options = _defaults(file, given.pop("model_type", None)) | given
+    for name in _COUNTS:
+        if name in options and type(options[name]) is not int:
+            raise ConfigurationError(f"{name} is {options[name]!r}, a whole number is due")
     for name, value in _ONLY.items():
         if options.pop(name, value) != value:
             raise CheckpointError(
@@ -131,8 +148,10 @@ def _defaults(file: MdlusFile, model_type: str | None) -> dict[str, Any]:
 
 
 def _resolution(size: Any) -> tuple[int, int]:
-    rows, columns = (size, size) if isinstance(size, int) else size
-    return int(rows), int(columns)
+    sides = [size, size] if isinstance(size, int) else size
+    if not isinstance(sides, list) or len(sides) != 2 or not all(isinstance(side, int) for side in sides):
+        raise ConfigurationError(f"img_resolution is {size!r}, a whole number or two are due")
+    return sides[0], sides[1]
 
 
 def _conditioning_channels(file: MdlusFile, rows: int, inputs: int, outputs: int, positions: int) -> int:
@@ -140,42 +159,55 @@ def _conditioning_channels(file: MdlusFile, rows: int, inputs: int, outputs: int
     key = f"model.enc.{rows}x{rows}_conv.weight"
     if key not in file.state:
         raise CheckpointError(f"{file.name}: missing key {key}: the weights belong to another network, or are cut")
-    channels = file.state[key].shape[1] - outputs - positions
+    weight = file.state[key]
+    channels = weight.shape[1] - outputs - positions if weight.ndim == 4 else None
     if channels not in (inputs, inputs - positions):
         raise CheckpointError(
-            f"{file.name}: {key} takes {file.state[key].shape[1]} channels, which are not {outputs} of the field,"
-            f" {inputs} of the conditioning and {positions} position channels"
+            f"{file.name}: {key} has shape {tuple(weight.shape)}, which does not take {outputs} channels of the field,"
+            f" {inputs} of the conditioning and {positions} of positions: weights and options do not belong together"
         )
     return channels
 
 
 def _state(file: MdlusFile) -> dict[str, Tensor]:
     """The file's weights under this package's keys."""
-    state = {_key(key): value for key, value in file.state.items() if not key.endswith(_CONSTANTS)}
-    broken = [key for key, value in state.items() if not torch.isfinite(value).all()]
+    kept = {key: value for key, value in file.state.items() if not key.endswith(_CONSTANTS)}
+    odd = [key for key, value in kept.items() if not _is_plain(value)]
+    if odd:
+        raise CheckpointError(f"{file.name}: not of plain floating-point numbers: {_some(odd)}; no network has such")
+    broken = [key for key, value in kept.items() if not torch.isfinite(value).all()]
     if broken:
-        raise CheckpointError(
-            f"{file.name}: {broken[0]} and {len(broken) - 1} more are not finite: the file is damaged"
-        )
+        raise CheckpointError(f"{file.name}: not finite: {_some(broken)}; training failed, or the file is damaged")
+    state = {_key(key): value for key, value in kept.items()}
+    twice = [key for key in kept if key not in state and _key(key) in kept]
+    if twice:
+        raise CheckpointError(f"{file.name}: under an old and a new name: {_some(twice)}; remove those of one kind")
     return state
+
+
+def _is_plain(value: Tensor) -> bool:
+    return value.is_floating_point() and value.layout == torch.strided and value.device.type == "cpu"
 
 
 def _key(key: str) -> str:
     """Attention sat directly in its block before physicsnemo 1.2, under `attn` since."""
-    *path, layer, kind = key.split(".")
-    if layer in _ATTENTION_KEYS and path and path[-1] != "attn":
-        return ".".join((*path, _ATTENTION_KEYS[layer], kind))
+    path = key.split(".")
+    if len(path) > 2 and path[-2] in _ATTENTION_KEYS and path[-3] != "attn":
+        return ".".join((*path[:-2], _ATTENTION_KEYS[path[-2]], path[-1]))
     return key
 
 
-def _load(network: RegressionUNet | Denoiser, state: dict[str, Tensor], name: str) -> None:
-    expected = network.state_dict()
+def _check(state: dict[str, Tensor], expected: dict[str, Tensor], name: str) -> None:
+    """CheckpointError unless `state` has the keys and shapes of `expected`."""
     for problem, keys in (("missing", expected.keys() - state.keys()), ("unknown", state.keys() - expected.keys())):
         if keys:
-            some = ", ".join(sorted(keys)[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
-            raise CheckpointError(f"{name}: {problem} key {some}: weights and options do not belong together")
+            raise CheckpointError(f"{name}: {problem} key {_some(keys)}: weights and options do not belong together")
     other = [key for key in expected if expected[key].shape != state[key].shape]
     if other:
         shapes = f"{tuple(state[other[0]].shape)}, its options say {tuple(expected[other[0]].shape)}"
         raise CheckpointError(f"{name}: {other[0]} has shape {shapes}; weights and options do not belong together")
-    network.load_state_dict(state)
+
+
+def _some(keys: Collection[str]) -> str:
+    """The first few of `keys`, and how many more there are."""
+    return ", ".join(sorted(keys)[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")

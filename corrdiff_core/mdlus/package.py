@@ -7,6 +7,7 @@ one of `training.assumptions` in the manifest, and a logged warning.
 """
 
 import logging
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from torch import nn
 from corrdiff_core.checkpoint import save_checkpoint
 from corrdiff_core.errors import CheckpointError, ConfigurationError
 from corrdiff_core.manifest import Manifest, Network, Part, Sampling
-from corrdiff_core.mdlus.contents import DIFFUSION, REGRESSION, open_package
+from corrdiff_core.mdlus.contents import DIFFUSION, REGRESSION, Contents, open_package
 from corrdiff_core.mdlus.dataset import PackageData, read_dataset
 from corrdiff_core.mdlus.file import MdlusFile, parse_mdlus
 from corrdiff_core.mdlus.network import build_network
@@ -65,16 +66,16 @@ def import_package(
     package: str | os.PathLike[str],
     destination: str | os.PathLike[str],
     name: str = "taiwan",
-    diffusion_conditioning: Sequence[str] = EARTH2STUDIO,
+    diffusion_conditioning: str | Sequence[str] = EARTH2STUDIO,
     weights: Precision = "float16",
 ) -> Manifest:
     """Turn the inference package (a zip or a folder) into the checkpoint folder `destination` (path or fsspec URL).
 
     `load_checkpoint(destination)` opens it. `diffusion_conditioning` says what the diffusion network was trained on:
-    ("mean", "input") as earth2studio feeds it, ("input", "grid") as modulus 0.5 trained; both have 16 channels.
-    `weights` "float16" rounds them as earth2studio does; either way networks compute in float32. All that is assumed is
-    logged as one warning and kept in the manifest. Raises CheckpointError for a package that is
-    damaged or is not one of Taiwan, and where a checkpoint stands already.
+    "mean,input" as earth2studio feeds it, "input,grid" as modulus 0.5 trained; both have 16 channels. `weights`
+    "float16" rounds them as earth2studio does; either way networks compute in float32. All that is assumed is logged as
+    one warning and kept in the manifest. Raises CheckpointError for a package that is damaged or is not one of Taiwan,
+    and where a checkpoint stands already; ConfigurationError for a choice that is none.
     """
     found = read_package(package, name, diffusion_conditioning, weights)
     manifest = found.save(destination)
@@ -85,24 +86,24 @@ def import_package(
 def read_package(
     package: str | os.PathLike[str],
     name: str = "taiwan",
-    diffusion_conditioning: Sequence[str] = EARTH2STUDIO,
+    diffusion_conditioning: str | Sequence[str] = EARTH2STUDIO,
     weights: Precision = "float16",
 ) -> InferencePackage:
     """The package at `package` as networks and a manifest called `name`; all else as in `import_package`."""
     if weights not in get_args(Precision):
         raise ConfigurationError(f"weights in {weights!r}: choose {' or '.join(get_args(Precision))}")
+    chosen = _layout(diffusion_conditioning)
     with open_package(package) as contents:
-        first, second = (
-            parse_mdlus(contents.read(member), f"{contents.name}/{member}") for member in (REGRESSION, DIFFUSION)
-        )
-        regression, diffusion = _regression(first), _diffusion(second)
+        first, regression = _regression(contents)
+        second, diffusion = _diffusion(contents)
         if weights == "float16":
-            _round(regression, diffusion)
+            _round(regression, first.name)
+            _round(diffusion, second.name)
         shape = _shape(regression, diffusion, contents.name)
         data = read_dataset(contents.dataset(), contents.name, shape)
     layouts = (
         _regression_layout(regression, first.name),
-        _diffusion_layout(diffusion, second.name, diffusion_conditioning),
+        _diffusion_layout(diffusion, second.name, chosen),
     )
     sampling = _within(DEFAULTS, second)
     manifest = Manifest(
@@ -117,7 +118,7 @@ def read_package(
         defaults=sampling,
         sigma_data=diffusion.sigma_data,
         training={
-            "data": f"NVIDIA's package {Path(package).name}",
+            "data": "NVIDIA's inference package for Taiwan",
             "files": {Path(file.name).name: _origin(file) for file in (first, second)},
             "assumptions": [
                 *_of_networks(first, second, layouts, diffusion.scale_conditioning),
@@ -128,35 +129,42 @@ def read_package(
     return InferencePackage(manifest, regression, diffusion)
 
 
-def _round(*networks: nn.Module) -> None:
-    """Round every weight to float16, in place."""
-    for network in networks:
-        for parameter in network.parameters():
-            parameter.copy_(parameter.to(torch.float16))
+def _round(network: nn.Module, name: str) -> None:
+    """Round every weight to float16, in place; CheckpointError where one is beyond float16."""
+    for key, parameter in network.named_parameters():
+        parameter.copy_(parameter.to(torch.float16))
+        if not torch.isfinite(parameter).all():
+            raise CheckpointError(f"{name}: {key} does not fit float16, which ends at 65504; choose --weights float32")
 
 
 def _origin(file: MdlusFile) -> dict[str, str]:
     return {"sha256": file.sha256, "class": file.class_name, "written_by": file.written_by}
 
 
-def _regression(file: MdlusFile) -> RegressionUNet:
-    network = build_network(file)
+def _regression(contents: Contents) -> tuple[MdlusFile, RegressionUNet]:
+    file, network = _network(contents, REGRESSION)
     if not isinstance(network, RegressionUNet):
         raise CheckpointError(
             f"{file.name}: holds {file.class_name}, a diffusion network, where the regression is due; are the two files"
             " swapped?"
         )
-    return network
+    return file, network
 
 
-def _diffusion(file: MdlusFile) -> Denoiser:
-    network = build_network(file)
+def _diffusion(contents: Contents) -> tuple[MdlusFile, Denoiser]:
+    file, network = _network(contents, DIFFUSION)
     if not isinstance(network, Denoiser):
         raise CheckpointError(
             f"{file.name}: holds {file.class_name}, a regression network, where the diffusion is due; are the two files"
             " swapped?"
         )
-    return network
+    return file, network
+
+
+def _network(contents: Contents, member: str) -> tuple[MdlusFile, RegressionUNet | Denoiser]:
+    """What the file `member` says, its weights apart, and its network: the weights are held once."""
+    file = parse_mdlus(contents.read(member), f"{contents.name}/{member}")
+    return replace(file, state={}), build_network(file)
 
 
 def _shape(regression: RegressionUNet, diffusion: Denoiser, name: str) -> tuple[int, int]:
@@ -186,13 +194,19 @@ def _regression_layout(network: RegressionUNet, name: str) -> tuple[Part, ...]:
     )
 
 
-def _diffusion_layout(network: Denoiser, name: str, given: Sequence[str]) -> tuple[Part, ...]:
-    layout: tuple[Part, ...] = tuple(part for word in given for part in CHANNELS if part == word)
-    if _spelled(layout) != _spelled(given) or not layout:
+def _layout(given: str | Sequence[str]) -> tuple[Part, ...]:
+    """The parts that `given` names, each once."""
+    words = [word.strip() for word in (given.split(",") if isinstance(given, str) else given)]
+    layout: tuple[Part, ...] = tuple(part for word in words for part in CHANNELS if part == word)
+    if len(layout) != len(words) or len(set(layout)) != len(layout) or not layout:
         raise ConfigurationError(
-            f"diffusion conditioning {_spelled(given)!r}: choose mean,input or input,grid (parts of a package are"
+            f"diffusion conditioning {_spelled(words)!r}: choose mean,input or input,grid (parts of a package are"
             f" {', '.join(CHANNELS)})"
         )
+    return layout
+
+
+def _diffusion_layout(network: Denoiser, name: str, layout: tuple[Part, ...]) -> tuple[Part, ...]:
     if _channels(layout) != _known_channels(network):
         raise CheckpointError(
             f"{name}: conditioning of {_known_channels(network)} channels, but {_spelled(layout)} has"
@@ -211,10 +225,15 @@ def _spelled(layout: Sequence[str]) -> str:
 
 def _within(sampling: Sampling, file: MdlusFile) -> Sampling:
     """`sampling` within the noise levels that the denoiser's file says it supports."""
-    low, high = (
-        float(file.options.get(key, value)) for key, value in (("sigma_min", 0.0), ("sigma_max", float("inf")))
-    )
-    return replace(sampling, sigma_min=max(sampling.sigma_min, low), sigma_max=min(sampling.sigma_max, high))
+    given = file.options.get("sigma_min", 0.0), file.options.get("sigma_max", math.inf)
+    low, high = (float(value) if type(value) in (int, float) else math.nan for value in given)
+    sigma_min, sigma_max = max(low, sampling.sigma_min), min(high, sampling.sigma_max)
+    if not sigma_min < sigma_max:
+        raise CheckpointError(
+            f"{file.name}: supports sigma {given[0]!r}..{given[1]!r}, of which nothing lies within the sampler's"
+            f" {sampling.sigma_min:g}..{sampling.sigma_max:g}; the file is damaged, or for another use"
+        )
+    return replace(sampling, sigma_min=sigma_min, sigma_max=sigma_max)
 
 
 def _of_networks(
@@ -243,7 +262,7 @@ def _of_use(weights: Precision, sampling: Sampling, data: PackageData) -> Iterat
     else:
         yield "weights are as in the package; earth2studio rounds them to float16"
     yield (
-        f"the networks' grid is the stored one without its outermost {data.domain.crop} points on each side, as in"
+        f"the networks' grid is the stored one without its outermost {data.domain.crop} point{'' if data.domain.crop == 1 else 's'} on each side, as in"
         " earth2studio; training code exists that crops otherwise, which would shift fields by a point (2 km)"
     )
     yield "z500 and z850 are geopotential in m2 s-2, by the size of their statistics, though the package says height"

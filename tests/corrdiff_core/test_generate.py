@@ -19,7 +19,7 @@ from corrdiff_core.model.edm import Denoiser
 from corrdiff_core.model.noise import latents
 from corrdiff_core.prepare import prepare
 from corrdiff_core.quality import check_ensemble
-from corrdiff_core.variables import OUTPUT, OUTPUT_NAMES
+from corrdiff_core.variables import OUTPUT, OUTPUT_NAMES, STANDARD_GRAVITY
 from tests.small_domain import SMALL
 
 TIME = datetime(2020, 7, 1, 6)
@@ -112,6 +112,15 @@ class TestEnsemble:
 
     def test_a_larger_source_gives_the_same(self, made, inputs):
         wide = nature.weather(1, TIME, nature.GFS_LATITUDE, nature.GFS_LONGITUDE)
+        assert_close(generate(made, wide, members=1), generate(made, inputs, members=1))
+
+    def test_a_global_source_is_judged_by_the_box_alone(self, made, inputs):
+        """Far from Taiwan it may be as cold and low as no weather over Taiwan is."""
+        statistics = made.manifest.input_statistics
+        far = dict(zip(statistics.names, np.subtract(statistics.center, 12 * np.array(statistics.scale)), strict=True))
+        lines = {"latitude": np.arange(0, 60.1, 0.25), "longitude": np.arange(60, 180.1, 0.25)}
+        wide = inputs.reindex(lines, fill_value=far)
+        assert statistics.z_score("z500", float(wide.z500.mean())) < -8
         assert_close(generate(made, wide, members=1), generate(made, inputs, members=1))
 
 
@@ -240,6 +249,15 @@ class TestRefusals:
         for call in (generate, regression_mean):
             with pytest.raises(QualityError, match="u850: not finite"):
                 call(made, broken)
+
+    @pytest.mark.parametrize("name", ["z500", "z850"])
+    def test_geopotential_height(self, made, inputs, name):
+        height = inputs.assign({name: inputs[name] / STANDARD_GRAVITY})
+        for call in (generate, regression_mean):
+            with pytest.raises(
+                QualityError, match=rf"{name} has a mean of .*: it looks like gpm; multiply it by 9\.80665"
+            ):
+                call(made, height)
 
     def test_a_source_that_does_not_cover_the_domain(self, made, inputs):
         with pytest.raises(GridError, match="does not cover"):

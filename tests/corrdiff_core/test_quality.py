@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corrdiff_core.cycle import HOUR, Slot
-from corrdiff_core.errors import QualityError
-from corrdiff_core.normalization import CWA_INPUT_STATISTICS, Statistics
-from corrdiff_core.quality import check_ensemble, check_inputs
-from corrdiff_core.variables import INPUT, INPUT_NAMES, INPUTS, OUTPUT_NAMES, STANDARD_GRAVITY
+from corrdiff_core.errors import CheckpointError, QualityError
+from corrdiff_core.normalization import CWA_INPUT_STATISTICS, CWA_OUTPUT_STATISTICS, Statistics
+from corrdiff_core.quality import check_ensemble, check_inputs, check_magnitudes, check_statistics
+from corrdiff_core.variables import INPUT, INPUT_NAMES, INPUTS, OUTPUT_NAMES, OUTPUTS, STANDARD_GRAVITY
 
 SLOT = Slot.forecast(datetime(2025, 1, 31, 18), 7 * HOUR)
 WORDS = r"^20250131T18Z\+007h \(valid 20250201T01Z\): "
@@ -225,3 +225,67 @@ class TestCheckEnsemble:
             check_ensemble(ensemble.isel(member=0), SLOT)
         with pytest.raises(QualityError, match=r"mrr has dims {'member': 0"):
             check_ensemble(ensemble.isel(member=[]), SLOT)
+
+
+class TestCheckMagnitudes:
+    def test_weather_passes(self):
+        check_magnitudes(weather(), INPUTS)
+        check_magnitudes(weather(t850=-4.9, u10m=7.9).chunk(), INPUTS)
+
+    def test_only_what_is_named_is_looked_at(self):
+        inputs = weather(t2m=50)
+        check_magnitudes(inputs, [INPUT["u10m"]])
+        with pytest.raises(QualityError, match="t2m"):
+            check_magnitudes(inputs, INPUTS)
+
+    @given(st.sampled_from(INPUTS), st.floats(-1, 2))
+    def test_the_possible_range_decides(self, variable, part):
+        low, high = variable.valid_min, variable.valid_max
+        inputs = xr.Dataset({variable.name: ("x", np.full(3, low + part * (high - low)))})
+        if 0.001 < part < 0.999:
+            check_magnitudes(inputs, [variable])
+        elif not -0.001 < part < 1.001:
+            with pytest.raises(QualityError, match=rf"^inputs: {variable.name} has a mean of .*, beyond the possible"):
+                check_magnitudes(inputs, [variable])
+
+    @pytest.mark.parametrize(
+        ("name", "change", "cure"),
+        [
+            ("z500", lambda field: field / STANDARD_GRAVITY, r"it looks like gpm; multiply it by 9\.80665 once"),
+            ("z850", lambda field: field / STANDARD_GRAVITY, r"it looks like gpm; multiply it by 9\.80665 once"),
+            ("z500", lambda field: field * STANDARD_GRAVITY, r"it looks multiplied twice; divide it by 9\.80665"),
+            ("z850", lambda field: field * STANDARD_GRAVITY, r"it looks multiplied twice; divide it by 9\.80665"),
+            ("t500", lambda field: field - 273.15, r"it looks like degrees Celsius; add 273\.15"),
+            ("tcwv", lambda field: field * 10, "check its units and its decoding"),
+        ],
+    )
+    def test_another_unit_is_named_with_its_cure(self, name, change, cure):
+        inputs = weather()
+        inputs[name] = change(inputs[name])
+        with pytest.raises(QualityError, match=rf"^inputs: {name} has a mean of .* {INPUT[name].units}: {cure}$"):
+            check_magnitudes(inputs, INPUTS)
+
+
+class TestCheckStatistics:
+    def test_the_public_ones_pass(self):
+        check_statistics(CWA_INPUT_STATISTICS, INPUTS)
+        check_statistics(CWA_OUTPUT_STATISTICS, OUTPUTS)
+
+    @pytest.mark.parametrize(
+        ("name", "center", "cure"),
+        [
+            ("z500", 5851.5, r"it looks like gpm; multiply it by 9\.80665 once"),
+            ("z850", 1512.8, r"it looks like gpm; multiply it by 9\.80665 once"),
+            ("z500", 562742.0, r"it looks multiplied twice; divide it by 9\.80665"),
+            ("t850", 15.47, r"it looks like degrees Celsius; add 273\.15"),
+            ("tcwv", 4e4, "check its units and its decoding"),
+        ],
+    )
+    def test_a_center_in_another_unit(self, name, center, cure):
+        changed = tuple(
+            center if each == name else old for each, old in zip(INPUT_NAMES, CWA_INPUT_STATISTICS.center, strict=True)
+        )
+        statistics = Statistics(INPUT_NAMES, changed, CWA_INPUT_STATISTICS.scale)
+        message = rf"^the center of {name} is \S+, beyond the possible \S+ {INPUT[name].units}: {cure}$"
+        with pytest.raises(CheckpointError, match=message):
+            check_statistics(statistics, INPUTS)

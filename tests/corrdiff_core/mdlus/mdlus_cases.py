@@ -69,8 +69,39 @@ def stored(state):
     return buffer.getvalue()
 
 
-def small_parts(class_name="EDMPrecondSR", conditioning=16, seed=0, **options):
-    """The parts of a `.mdlus` file of a 16 x 16 network with random weights, as physicsnemo 2.2 spells them."""
+def state_of(parts):
+    """The state dict in `parts`."""
+    return torch.load(io.BytesIO(parts["model.pt"]), weights_only=True)
+
+
+def with_state(parts, state):
+    """`parts` with other weights."""
+    return parts | {"model.pt": stored(state)}
+
+
+def with_options(parts, **options):
+    """`parts` with other options beside, or in place of, its own."""
+    described = json.loads(parts["args.json"])
+    return parts | {"args.json": json.dumps(described | {"__args__": described["__args__"] | options}).encode()}
+
+
+def same_network(first, second):
+    """Whether two networks are of one class and options, with the same weights to the bit."""
+    ours, theirs = first.state_dict(), second.state_dict()
+    return (
+        type(first) is type(second)
+        and first.model.config == second.model.config
+        and getattr(first, "scale_conditioning", None) == getattr(second, "scale_conditioning", None)
+        and ours.keys() == theirs.keys()
+        and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    )
+
+
+def small_parts(class_name="EDMPrecondSR", conditioning=16, positions=0, seed=0, **options):
+    """The parts of a `.mdlus` file of a 16 x 16 network with random weights, as physicsnemo 2.2 spells them.
+
+    With `positions` the network has so many sinusoidal position channels of its own.
+    """
     embedding = "zero" if class_name in ("UNet", "CorrDiffRegressionUNet") else "positional"
     unet = random_unet(
         seed,
@@ -81,12 +112,16 @@ def small_parts(class_name="EDMPrecondSR", conditioning=16, seed=0, **options):
         channel_mult=(1, 1),
         attn_resolutions=(8,),
         embedding=embedding,
+        positions="sinusoidal" if positions else "none",
+        position_count=positions,
     )
     arguments = {
         "img_resolution": 16, "img_in_channels": conditioning, "img_out_channels": 4, "use_fp16": False,
         "model_type": "SongUNet", "embedding_type": embedding, "model_channels": 8, "channel_mult": [1, 1],
         "num_blocks": 1, "attn_resolutions": [8],
     }  # fmt: skip
+    if positions:
+        arguments |= {"model_type": "SongUNetPosEmbd", "gridtype": "sinusoidal", "N_grid_channels": positions}
     described = {"__name__": class_name, "__module__": "physicsnemo", "__args__": arguments | options}
     return {
         "model.pt": stored({f"model.{name}": value for name, value in unet.state_dict().items()}),

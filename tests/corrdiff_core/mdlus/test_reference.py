@@ -1,11 +1,16 @@
-"""Networks and sampler against the outputs of NVIDIA's packages on the same weights (../shared/reference)."""
+"""Networks, sampler and package against the outputs of NVIDIA's own on the same weights (../shared/reference)."""
 
+import numpy as np
 import pytest
 import torch
+import xarray as xr
 from torch.nn import functional
 
-from corrdiff_core.mdlus import load_network
+from corrdiff_core.checkpoint import load_checkpoint
+from corrdiff_core.generate import generate
+from corrdiff_core.mdlus import import_package, load_network
 from corrdiff_core.model.sampler import sample
+from corrdiff_core.variables import INPUT_NAMES, OUTPUT_NAMES
 from tests.corrdiff_core.mdlus.mdlus_cases import golden as golden_of
 from tests.corrdiff_core.mdlus.mdlus_cases import reference
 
@@ -66,3 +71,22 @@ def test_physicsnemo_2_2_samplers(physicsnemo, name, num_steps, solver, sigma_ma
     expected, denoiser, conditioning = physicsnemo
     residual = sample(denoiser, expected["latents"], conditioning, num_steps, solver, sigma_max=sigma_max)
     assert_equal_to(expected[f"residual_{name}"], residual, 1e-3)
+
+
+def test_earth2studio(tmp_path):
+    """The whole package: from weather in physical units to the ensemble that `CorrDiffTaiwan` makes of it."""
+    expected = golden_of(reference("earth2studio-0.19.0", "golden_e2s.npz"))
+    import_package(reference("earth2studio-0.19.0", "corrdiff_inference_package.zip"), tmp_path / "model")
+    inputs = xr.Dataset(
+        {name: (("latitude", "longitude"), expected["x"][index].numpy()) for index, name in enumerate(INPUT_NAMES)},
+        coords={"latitude": expected["lat"].numpy(), "longitude": expected["lon"].numpy()},
+    )
+    seeds = (2765994203, 481769637)
+    latents = [torch.randn(4, 448, 448, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    ensemble = generate(
+        load_checkpoint(tmp_path / "model"), inputs, latents=torch.stack(latents), num_steps=8, solver="euler"
+    )
+    theirs = expected["output_every7"].numpy()
+    for index, name in enumerate(OUTPUT_NAMES):
+        of_name = theirs[:, index].clip(min=0) if name == "mrr" else theirs[:, index]
+        assert np.abs(ensemble[name].values[:, ::7, ::7] - of_name).max() < 5e-3

@@ -1,6 +1,7 @@
-"""The UNet: sizes, names, memory format, other fields than its own, mixed precision, gradients."""
+"""The UNet: sizes, names, positions, memory format, other fields than its own, mixed precision, gradients."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -9,8 +10,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from corrdiff_core.errors import ConfigurationError
-from corrdiff_core.model.unet import Block, UNet, positional_embedding, resampled
-from corrdiff_core.model.unet_config import UNetConfig
+from corrdiff_core.model.positions import position_channels
+from corrdiff_core.model.unet import Attention, Block, UNet, positional_embedding, resampled
+from corrdiff_core.model.unet_config import ADDED, UNetConfig
 from tests.corrdiff_core.model.model_cases import random_unet, small_config
 
 
@@ -49,6 +51,9 @@ configs = st.builds(
     dropout=st.floats(0, 0.5),
     embedding=st.sampled_from(["positional", "zero"]),
     unbiased_norm=st.booleans(),
+    channel_mult_noise=st.integers(1, 3),
+    additive_positions=st.booleans(),
+    attention_over=st.sampled_from(["points", "channels"]),
 )
 
 
@@ -64,9 +69,27 @@ def test_unknown_and_missing_keys_are_refused():
         UNetConfig.from_dict(values | {"drop_out": 0.1})
 
 
+def test_fields_that_were_added_later_may_be_missing():
+    """Manifests hold a UNet's fields of their day; the defaults of later ones say what held then."""
+    values = small_config().to_dict()
+    assert set(values) > ADDED
+    old = {name: value for name, value in values.items() if name not in ADDED}
+    assert UNetConfig.from_dict(old) == small_config()
+    for name in ADDED:
+        assert UNetConfig.from_dict({key: value for key, value in values.items() if key != name}) == small_config()
+    unet = UNet(UNetConfig.from_dict(old))
+    assert set(unet.state_dict()) == set(random_unet().state_dict())
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"attention_over": "rows"}, "attention over 'rows', must be over 'points' or 'channels'"),
+        ({"channel_mult_noise": 0}, "at least 1"),
+        ({"positions": "test", "position_count": 4}, "4 position channels of kind 'test'"),
+        ({"positions": "sinusoidal"}, "0 position channels of kind 'sinusoidal'"),
+        ({"positions": "linear", "position_count": 4}, "choose 2 linear ones"),
+        ({"position_count": 4}, "4 position channels of kind 'none'"),
         ({"embedding": "fourier"}, "'positional' or 'zero'"),
         ({"resolution": 33}, "33 x 33 points does not fit.*multiples of 2"),
         ({"resolution": (32, 31)}, "32 x 31"),
@@ -107,6 +130,85 @@ def test_crops_of_another_size_are_accepted_and_others_named():
         ConfigurationError, match=r"22 x 64 points .* 4 times coarser; crop or pad both sides to multiples of 4"
     ):
         unet(torch.randn(1, 7, 22, 64), torch.zeros(1))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"positions": "sinusoidal", "position_count": 4},
+        {"positions": "learnable", "position_count": 3},
+        {"additive_positions": True},
+    ],
+)
+def test_a_network_with_positions_needs_the_whole_domain(changes):
+    unet = random_unet(resolution=(32, 16), **changes)
+    assert unet(torch.randn(2, 7, 32, 16), torch.zeros(1)).shape == (2, 3, 32, 16)
+    message = (
+        r"a field of \(16, 32\) points for a network that knows the positions of \(32, 16\): give it the whole domain"
+    )
+    with pytest.raises(ConfigurationError, match=message):
+        unet(torch.randn(1, 7, 16, 32), torch.zeros(1))
+
+
+@pytest.mark.parametrize("positions", ["sinusoidal", "sinusoidal_octave", "learnable"])
+def test_positions_are_channels_behind_the_input(positions):
+    """As a network without positions computes that is given them."""
+    own = random_unet(positions=positions, position_count=8)
+    given = random_unet(in_channels=7 + 8)
+    given.load_state_dict({name: value for name, value in own.state_dict().items() if name != "pos_embd"})
+    x, labels = torch.randn(2, 7, 32, 32), torch.tensor([0.3, -1.0])
+    fields = own.pos_embd if positions == "learnable" else position_channels(positions, 8, 32, 32)
+    assert ("pos_embd" in own.state_dict()) is (positions == "learnable")
+    with torch.no_grad():
+        expected = given(torch.cat([x, fields.expand(2, -1, -1, -1)], dim=1), labels)
+        torch.testing.assert_close(own(x, labels), expected, rtol=0, atol=0)
+
+
+def test_additive_positions_are_added_to_the_first_convolution():
+    unet = random_unet(additive_positions=True)
+    without = random_unet()
+    state = unet.state_dict()
+    field = state.pop("spatial_emb")
+    assert field.shape == (1, 16, 32, 32)
+    without.load_state_dict(state)
+    without.enc["32x32_conv"].register_forward_hook(lambda _module, _inputs, output: output + field)
+    x, labels = torch.randn(2, 7, 32, 32), torch.tensor([0.3])
+    with torch.no_grad():
+        torch.testing.assert_close(unet(x, labels), without(x, labels), rtol=0, atol=0)
+
+
+def test_layers_are_named_by_rows_and_attention_sits_where_rows_say():
+    names = set(UNet(small_config(resolution=(32, 64))).state_dict())
+    assert {"enc.32x32_conv.weight", "enc.16x16_block0.attn.qkv.weight"} <= names
+    assert not any("64" in name for name in names)
+
+
+def test_the_noise_embedding_may_start_wider():
+    unet = UNet(small_config(channel_mult_noise=3))
+    assert unet.map_layer0.weight.shape == (64, 48)
+    assert unet(torch.randn(1, 7, 32, 32), torch.zeros(1)).shape == (1, 3, 32, 32)
+
+
+@pytest.mark.parametrize("over", ["points", "channels"])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_attention_is_an_explicit_softmax(over, memory_format):
+    """Queries and keys are compared over what is left: a point by its channels, a channel by its points."""
+    attention = Attention(small_config(attention_over=over), 16).to(memory_format=memory_format)
+    generator = torch.Generator().manual_seed(5)
+    x = torch.randn(2, 16, 4, 6, generator=generator).to(memory_format=memory_format)
+    with torch.no_grad():
+        for parameter in attention.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.5)
+        qkv = attention.qkv(attention.norm(x)).reshape(2, 16, 3, 24)  # field, channel, which, point
+        query, key, value = qkv.unbind(2)
+        if over == "points":
+            weights = torch.softmax(torch.einsum("ncq,nck->nqk", query, key) / math.sqrt(16), dim=-1)
+            mixed = torch.einsum("nqk,nck->ncq", weights, value)
+        else:
+            weights = torch.softmax(torch.einsum("ncp,ndp->ncd", query, key) / math.sqrt(24), dim=-1)
+            mixed = torch.einsum("ncd,ndp->ncp", weights, value)
+        expected = (attention.proj(mixed.reshape(2, 16, 4, 6)) + x) * math.sqrt(0.5)
+        torch.testing.assert_close(attention(x), expected, rtol=0, atol=2e-5)
 
 
 def test_every_activation_stays_channels_last():
