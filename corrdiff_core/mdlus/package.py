@@ -34,9 +34,9 @@ CHANNELS: dict[Part, int] = {"input": len(INPUTS), "mean": len(OUTPUTS), "grid":
 # The ensemble size is ours, the rest is earth2studio's.
 DEFAULTS = Sampling(members=8, num_steps=8, solver="euler", sigma_min=0.002, sigma_max=80.0, rho=7.0)
 _PEDIGREE = {
-    "mean,input": "so feeds it earth2studio since November 2025, while modulus 0.5 trained with input,grid, which has"
-    " as many channels: only a score on held-out truth can tell which is right",
-    "input,grid": "so trained modulus 0.5, while earth2studio since November 2025 feeds mean,input, which has as many"
+    "mean,input": "earth2studio feeds it so since November 2025, but modulus 0.5 trained with input,grid, which has as"
+    " many channels: only a score on held-out truth can tell which is right",
+    "input,grid": "modulus 0.5 trained so, but earth2studio feeds mean,input since November 2025, which has as many"
     " channels: only a score on held-out truth can tell which is right",
 }
 _log = logging.getLogger(__name__)
@@ -249,6 +249,8 @@ def _of_networks(
         f"the diffusion network is {diffusion.class_name} of {diffusion.written_by}, so its conditioning is"
         f" {'' if scaled else 'not '}scaled by c_in"
     )
+    if diffusion.options.get("embedding_type") == "zero":
+        yield "the diffusion network is not told the noise level (embedding_type zero), which is seldom what was meant"
     yield (
         f"the networks compute what {' and '.join(sorted({regression.written_by, diffusion.written_by}))}, which wrote"
         " them, would compute; other versions differ in rounding, and a few in more"
@@ -261,14 +263,15 @@ def _of_use(weights: Precision, sampling: Sampling, data: PackageData) -> Iterat
         yield "weights are rounded to float16, as earth2studio runs them; --weights float32 keeps them as they are"
     else:
         yield "weights are as in the package; earth2studio rounds them to float16"
+    crop = "1 point" if data.domain.crop == 1 else f"{data.domain.crop} points"
     yield (
-        f"the networks' grid is the stored one without its outermost {data.domain.crop} point{'' if data.domain.crop == 1 else 's'} on each side, as in"
-        " earth2studio; training code exists that crops otherwise, which would shift fields by a point (2 km)"
+        f"the networks' grid is the stored one without its outermost {crop} on each side, as in earth2studio;"
+        " training code exists that crops otherwise, which would shift fields by a point (2 km)"
     )
     yield "z500 and z850 are geopotential in m2 s-2, by the size of their statistics, though the package says height"
     yield from data.assumptions
     yield (
         f"{sampling.num_steps} {sampling.solver} steps from sigma {sampling.sigma_max:g} to {sampling.sigma_min:g}, rho"
-        f" {sampling.rho:g}, are earth2studio's defaults; {sampling.members} members are this package's"
+        f" {sampling.rho:g}, are earth2studio's defaults within the file's bounds; {sampling.members} members are not"
     )
     yield "inputs were ERA5 in training; on GFS or any other source nobody has published a score"

@@ -36,14 +36,11 @@ class Denoiser(nn.Module):
 
     Checkpoints exist in two variants, which only the one who trained them knows apart: with `scale_conditioning` the
     input is c_in [x, conditioning] (EDMPrecondSR), without it is [c_in x, conditioning] (EDMPrecondSuperResolution).
+    A UNet with embedding "zero" is not told the noise level: files of such denoisers exist, `edm_loss` refuses them.
     """
 
     def __init__(self, unet: UNet, *, scale_conditioning: bool, sigma_data: float = SIGMA_DATA) -> None:
         super().__init__()
-        if unet.config.embedding == "zero":
-            raise ConfigurationError(
-                "Denoiser: its UNet has embedding 'zero' and would not know the noise level; use 'positional'"
-            )
         self.model = unet
         self.scale_conditioning = scale_conditioning
         self.sigma_data = sigma_data
@@ -108,8 +105,12 @@ def edm_loss(denoiser: Denoiser, residual: Tensor, conditioning: Tensor, sigma: 
 
     lambda = (sigma^2 + sd^2) / (sigma sd)^2, sd = sigma_data. `residual` and `noise` (standard normal) are
     (N, C, y, x), `sigma` is (N,); returns a scalar, about 1 for an untrained network on residuals of
-    standard deviation sd.
+    standard deviation sd. Raises ConfigurationError for a denoiser whose UNet does not know the noise level.
     """
+    if denoiser.model.config.embedding == "zero":
+        raise ConfigurationError(
+            "edm_loss: the denoiser's UNet has embedding 'zero' and does not know the noise level; use 'positional'"
+        )
     level = sigma[:, None, None, None]
     sd = denoiser.sigma_data
     weight = (level**2 + sd**2) / (level * sd) ** 2

@@ -56,7 +56,7 @@ class TestDamage:
         assert_refused_or_unchanged(content[: data.draw(st.integers(0, len(content) - 1))], files[1])
 
     @pytest.mark.parametrize("kind", ["zip", "tar"])
-    @settings(max_examples=400)
+    @settings(max_examples=250)
     @given(st.data())
     def test_another_byte_anywhere(self, files, kind, data):
         content = bytearray(files[0][kind])
@@ -66,14 +66,15 @@ class TestDamage:
         content[min(place, len(content) - 1)] ^= data.draw(st.integers(1, 255))
         assert_refused_or_unchanged(bytes(content), files[1])
 
-    def test_every_bit_of_an_entry_in_the_weights_directory(self, files):
+    def test_every_byte_of_an_entry_in_the_weights_directory(self, files):
         """One of them says that a file is a folder: torch.load then returns what memory holds for its weights."""
         content = files[0]["tar"]
         first = content.rindex(b"PK\x01\x02", 0, content.rindex(b"archive/data/60"))
-        for bit in range(8 * 4, 8 * 46):
-            changed = bytearray(content)
-            changed[first + bit // 8] ^= 1 << bit % 8
-            assert_refused_or_unchanged(bytes(changed), files[1])
+        for place in range(first + 4, first + 46):
+            for bit in (0x01, 0x10):
+                changed = bytearray(content)
+                changed[place] ^= bit
+                assert_refused_or_unchanged(bytes(changed), files[1])
 
     @pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
     def test_every_compression_fails_in_a_way_of_its_own(self, files, method):

@@ -136,10 +136,10 @@ class TestAssumptions:
     @pytest.mark.parametrize(
         ("options", "words"),
         [
-            ({}, ["conditioned on mean,input; so feeds it earth2studio", "rounded to float16"]),
+            ({}, ["conditioned on mean,input; earth2studio feeds it so since", "rounded to float16"]),
             (
                 {"diffusion_conditioning": "input,grid", "weights": "float32"},
-                ["conditioned on input,grid; so trained modulus 0.5", "weights are as in the package"],
+                ["conditioned on input,grid; modulus 0.5 trained so", "weights are as in the package"],
             ),
             ({"diffusion_conditioning": ("input", "mean")}, ["on input,mean; nobody documents this layout"]),
         ],
@@ -160,7 +160,7 @@ class TestAssumptions:
             "its conditioning is scaled by c_in",
             "without its outermost 217 points on each side",
             "z500 and z850 are geopotential",
-            "8 euler steps from sigma 80 to 0.002, rho 7, are earth2studio's defaults; 8 members",
+            "8 euler steps from sigma 80 to 0.002, rho 7, are earth2studio's defaults within the file's bounds",
             "computed from its Lambert projection, up to",
             "inputs were ERA5 in training",
         ):

@@ -36,7 +36,7 @@ OF_VERSION = {
     "physicsnemo 1.3.0": ["EDMPrecondSuperResolution sinusoidal12", "UNet additive"],
     "physicsnemo 2.2.2": [
         "CorrDiffRegressionUNet octave", "EDMPrecondSuperResolution oblong", "EDMPrecondSR positioned",
-        "EDMPrecondSuperResolution options",
+        "EDMPrecondSuperResolution options", "EDMPrecondSuperResolution blind",
     ],
 }  # fmt: skip
 VARIANTS = {
@@ -57,6 +57,7 @@ VARIANTS = {
     "augmented": PLAIN | {"augment_dim": 3},
     "half": PLAIN | {"use_fp16": True},
     "amp": POSITIONED | {"amp_mode": True},
+    "blind": PLAIN | {"embedding_type": "zero"},
     "options": PLAIN | {"channel_mult_noise": 2, "sigma_data": 0.7, "sigma_max": 80.0, "bottleneck_attention": False},
 }
 CLASSES = ("UNet", "CorrDiffRegressionUNet", "EDMPrecondSR", "EDMPrecondSRV2", "EDMPrecondSuperResolution")

@@ -60,14 +60,15 @@ def test_sigma_per_field_and_conditioning_for_all():
     torch.testing.assert_close(both, torch.cat(alone), rtol=0, atol=1e-5)
 
 
-def test_wrong_channels_and_a_blind_denoiser_are_named():
+def test_wrong_channels_and_training_a_blind_denoiser_are_named():
     denoiser = Denoiser(random_unet(), scale_conditioning=False)
     with pytest.raises(ConfigurationError, match="given 6 input channels, its network takes 7; check the conditioning"):
         denoiser(X, 1.0, CONDITIONING[:, 1:])
     with pytest.raises(ConfigurationError, match="RegressionUNet: was given 8"):
         RegressionUNet(random_unet())(torch.randn(1, 5, 32, 32))
-    with pytest.raises(ConfigurationError, match="would not know the noise level"):
-        Denoiser(random_unet(embedding="zero"), scale_conditioning=False)
+    blind = Denoiser(random_unet(embedding="zero"), scale_conditioning=False)
+    with pytest.raises(ConfigurationError, match="does not know the noise level"):
+        edm_loss(blind, X, CONDITIONING, torch.ones(len(X)), torch.zeros_like(X))
 
 
 def test_the_regression_sees_zeros_in_place_of_a_noisy_field():
