@@ -5,6 +5,7 @@ CorrdiffError
 ├── QualityError       fields that are not plausible weather for the slot
 ├── GridError          grids that do not fit (a target point outside the source, latitude upside down ...)
 ├── ArchiveError       a store that is not what the writer or reader expects
+├── DatasetError       a dataset or sample that is not what training and evaluation must get
 ├── CheckpointError    a checkpoint or manifest that cannot be trusted
 ├── TrainingError      training that cannot go on (non-finite loss, a resume that does not match ...)
 └── ConfigurationError a setting or argument that makes no sense
@@ -31,6 +32,10 @@ class GridError(CorrdiffError):
 
 
 class ArchiveError(CorrdiffError):
+    pass
+
+
+class DatasetError(CorrdiffError):
     pass
 
 

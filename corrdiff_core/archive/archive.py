@@ -129,6 +129,10 @@ class Archive:
         store = self._find(series, series.start(slot))
         return store is not None and self._objects.exists(store.chunk_key(INPUT_MARKER, slot))
 
+    def inputs(self, series: Series, time: datetime) -> set[Slot]:
+        """The slots with stored inputs, of a forecast's init_time or of the month that holds `time`; one listing."""
+        return self._marked(series, time, INPUT_MARKER)
+
     def read_inputs(self, series: Series, slot: Slot) -> tuple[xr.Dataset, dict[str, Any]]:
         """The inputs of a slot, (latitude, longitude) with scalar times, and the provenance they were written with."""
         store = self._store(series, slot)
@@ -160,11 +164,7 @@ class Archive:
 
     def published(self, series: Series, time: datetime) -> set[Slot]:
         """The slots that are there, of a forecast's init_time or of the month that holds `time`; one listing."""
-        store = self._find(series, series.store_start(time))
-        if store is None:
-            return set()
-        names = self._objects.names(f"{store.key}/{OUTPUT_MARKER}/c")
-        return {store.slots[int(name)] for name in names if name.isdecimal()}
+        return self._marked(series, time, OUTPUT_MARKER)
 
     def stores(self, series: Series) -> list[datetime]:
         """Init times or months (their first hour) that have a store, ascending; one being created may be among them."""
@@ -233,6 +233,13 @@ class Archive:
                 f"{self._url(missing[0])} is gone though {slot} is marked as there: delete and redo the slot"
             )
         return store.decode(group, slot, {key: data for key, data in objects.items() if data is not None})
+
+    def _marked(self, series: Series, time: datetime, path: str) -> set[Slot]:
+        store = self._find(series, series.store_start(time))
+        if store is None:
+            return set()
+        names = self._objects.names(f"{store.key}/{path}/c")
+        return {store.slots[int(name)] for name in names if name.isdecimal()}
 
     def _mark(self, store: Store, path: str, slot: Slot) -> None:
         self._objects.put(*store.encode(path, slot, epoch_seconds(utc_now())))
