@@ -9,7 +9,7 @@ from corrdiff_core.dataset import INVARIANTS, terrain_invariants
 from corrdiff_core.grid import TAIWAN, Box
 from corrdiff_core.manifest import Manifest, Sampling
 from corrdiff_core.normalization import CWA_INPUT_STATISTICS, CWA_OUTPUT_STATISTICS
-from corrdiff_core.train import DEMO, networks
+from corrdiff_core.train import networks, read_preset
 
 # 32 x 32 points at 8 km: 22.3..24.7 N, 119.8..122.3 E
 SMALL = replace(
@@ -18,8 +18,9 @@ SMALL = replace(
 )  # fmt: skip
 
 PRESET = replace(
-    DEMO, name="small", statistics_samples=4, model_channels=4, channel_mult=(1, 2), crop=16, crops_per_time=2,
-    times_per_step=1, regression_samples=10, diffusion_samples=12, warm_up=4, half_life=20,
+    read_preset("demo"), name="small", statistics_samples=16, model_channels=4, channel_mult=(1, 2), window=16,
+    windows_per_time=2, times_per_step=1, times_per_pass=1, regression_samples=10, diffusion_samples=12, warm_up=4,
+    half_life=20, save_every=4, validate_every=6, validation_times=2, skip_limit=1,
     defaults=Sampling(members=3, num_steps=2, solver="euler"),
 )  # fmt: skip
 
