@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from corrdiff_core.checkpoint import Checkpoint
-from corrdiff_core.errors import CheckpointError, ConfigurationError, QualityError
+from corrdiff_core.errors import CheckpointError, ConfigurationError, GridError, QualityError
 from corrdiff_core.manifest import Sampling
 from corrdiff_core.model.edm import Denoiser
 from corrdiff_core.model.memory import keep_freed_memory
@@ -47,27 +47,49 @@ def generate(
     """Sample the ensemble of one slot on the checkpoint's device: (member, y, x), float32, physical units, mrr >= 0.
 
     `inputs` holds the checkpoint's input variables on (latitude, longitude) in physical units, with a scalar coordinate
-    valid_time: member m's latents are a function of (seed, valid_time, m) and of nothing else. `latents` (member,
-    variable, y, x) replace them, and give the number of members. What is None comes from the manifest. `batch` members
-    are sampled at once (as many as fit the device's memory when None); out of memory halves it and goes on.
-    `on_member(done, all)` is told of progress. Coordinates: member, y, x, latitude, longitude and those of `inputs`.
+    valid_time; `prepared_inputs` normalizes and regrids them, `generate_prepared` says the rest.
 
     Raises QualityError for an input that is missing, not finite, or of another unit such as geopotential height,
-    GridError where inputs do not cover the domain, ConfigurationError for a number, latents or a valid_time that make
-    no sense, torch.OutOfMemoryError when not even one member fits.
+    GridError where inputs do not cover the domain, and what `generate_prepared` raises.
+    """
+    prepared = prepared_inputs(checkpoint, inputs)
+    return generate_prepared(checkpoint, prepared, members, latents, num_steps, solver, seed, batch, on_member)
+
+
+def generate_prepared(
+    checkpoint: Checkpoint,
+    prepared: xr.DataArray,
+    members: int | None = None,
+    latents: NDArray[np.floating] | Tensor | None = None,
+    num_steps: int | None = None,
+    solver: Solver | None = None,
+    seed: int = 0,
+    batch: int | None = None,
+    on_member: Progress | None = None,
+) -> xr.Dataset:
+    """`generate` from inputs that are on the checkpoint's domain already, normalized: (channel, y, x).
+
+    Channels are those of the manifest's input statistics, in their order; valid_time is a scalar coordinate: member m's
+    latents are a function of (seed, valid_time, m) and of nothing else. `latents` (member, variable, y, x) replace
+    them, and give the number of members. What is None comes from the manifest. `batch` members are sampled at once (as
+    many as fit the device's memory when None); out of memory halves it and goes on. `on_member(done, all)` is told of
+    progress. Coordinates: member, and those of `prepared` but channel.
+
+    Raises QualityError for inputs that are not finite, GridError for those of another domain or other channels,
+    ConfigurationError for a number, latents or a valid_time that make no sense, torch.OutOfMemoryError when not even
+    one member fits.
     """
     manifest = checkpoint.manifest
     shape = (len(manifest.outputs), *manifest.domain.shape)
     sampling = _sampling(manifest.defaults, members, num_steps, solver)
     if latents is None:
-        draw, count = _keyed(inputs, seed, shape), sampling.members
+        draw, count = _keyed(prepared, seed, shape), sampling.members
     else:
         fixed = _given(latents, members, shape)
         draw, count = (lambda first, last: fixed[first:last]), len(fixed)
     if checkpoint.device.type == "cpu":
         keep_freed_memory()
-    prepared, normalized_inputs = _prepared(checkpoint, inputs)
-    known = normalized_inputs.to(checkpoint.device)
+    known = _known(checkpoint, prepared)
     model = checkpoint.model
     mean = model.mean(known)
     size = batch_size(checkpoint) if batch is None else batch
@@ -82,9 +104,22 @@ def generate(
 
 def regression_mean(checkpoint: Checkpoint, inputs: xr.Dataset) -> xr.Dataset:
     """The regression mean of one slot alone, (y, x), float32, physical units, mrr >= 0; errors as in `generate`."""
-    prepared, normalized_inputs = _prepared(checkpoint, inputs)
-    mean = checkpoint.model.mean(normalized_inputs.to(checkpoint.device))
+    return regression_mean_prepared(checkpoint, prepared_inputs(checkpoint, inputs))
+
+
+def regression_mean_prepared(checkpoint: Checkpoint, prepared: xr.DataArray) -> xr.Dataset:
+    """`regression_mean` from inputs as `generate_prepared` takes them."""
+    mean = checkpoint.model.mean(_known(checkpoint, prepared))
     return _physical(checkpoint, mean[None].cpu().numpy(), prepared, {}).isel(member=0, drop=True)
+
+
+def prepared_inputs(checkpoint: Checkpoint, inputs: xr.Dataset) -> xr.DataArray:
+    """What the networks are given of `inputs` (latitude, longitude): (channel, y, x), once it is of the right size."""
+    manifest = checkpoint.manifest
+    prepared = prepare(inputs, manifest.domain, manifest.input_statistics).compute()
+    _refuse_not_finite(prepared)
+    check_magnitudes(cover(inputs, manifest.domain.input_box), manifest.inputs)
+    return prepared
 
 
 def batch_size(checkpoint: Checkpoint) -> int:
@@ -111,29 +146,32 @@ def _sampling(defaults: Sampling, members: int | None, num_steps: int | None, so
         raise ConfigurationError(str(error)) from error
 
 
-def _prepared(checkpoint: Checkpoint, inputs: xr.Dataset) -> tuple[xr.DataArray, Tensor]:
-    """The networks' inputs (channel, y, x), labelled and as a tensor, once they are finite and of the right size."""
+def _known(checkpoint: Checkpoint, prepared: xr.DataArray) -> Tensor:
+    """The networks' inputs (channel, y, x) on the checkpoint's device, once they are finite and as it needs them."""
     manifest = checkpoint.manifest
-    prepared = prepare(inputs, manifest.domain, manifest.input_statistics)
-    values = _finite(prepared)
-    check_magnitudes(cover(inputs, manifest.domain.input_box), manifest.inputs)
-    return prepared, values
+    names = manifest.input_statistics.names
+    found = [str(name) for name in prepared.channel.values] if "channel" in prepared.coords else []
+    if found != list(names) or prepared.shape != (len(names), *manifest.domain.shape):
+        raise GridError(
+            f"prepared inputs {', '.join(found) or 'without names'} of shape {prepared.shape}, the checkpoint needs "
+            f"{', '.join(names)} on {manifest.domain.shape} points of {manifest.domain.name}: prepare them for it"
+        )
+    _refuse_not_finite(prepared)
+    return torch.from_numpy(np.asarray(prepared.values, np.float32)).to(checkpoint.device)
 
 
-def _finite(prepared: xr.DataArray) -> Tensor:
-    values = np.asarray(prepared.values, np.float32)
-    broken = ~np.isfinite(values).all(axis=(1, 2))
+def _refuse_not_finite(prepared: xr.DataArray) -> None:
+    broken = ~np.isfinite(prepared.values).all(axis=(1, 2))
     if broken.any():
         names = ", ".join(map(str, prepared.channel.values[broken]))
         raise QualityError(f"inputs {names}: not finite after regridding; fetch the slot again from a sound source")
-    return torch.from_numpy(values)
 
 
 Shape = tuple[int, int, int]  # variable, y, x
 Draw = Callable[[int, int], Tensor]  # first member, one past the last -> (member, variable, y, x)
 
 
-def _keyed(inputs: xr.Dataset, seed: int, shape: Shape) -> Draw:
+def _keyed(inputs: xr.DataArray, seed: int, shape: Shape) -> Draw:
     time = inputs.coords.get("valid_time")
     if time is None or time.ndim or np.isnat(time.values):
         found = "no valid_time" if time is None else f"valid_time {time.values}"

@@ -13,7 +13,15 @@ from corrdiff_core.checkpoint import build_denoiser
 from corrdiff_core.cycle import HOUR, Slot
 from corrdiff_core.dataset import box_lines
 from corrdiff_core.errors import ConfigurationError, GridError, QualityError
-from corrdiff_core.generate import batch_size, generate, member_bytes, regression_mean
+from corrdiff_core.generate import (
+    batch_size,
+    generate,
+    generate_prepared,
+    member_bytes,
+    prepared_inputs,
+    regression_mean,
+    regression_mean_prepared,
+)
 from corrdiff_core.grid import TAIWAN
 from corrdiff_core.model.edm import Denoiser
 from corrdiff_core.model.noise import latents
@@ -122,6 +130,42 @@ class TestEnsemble:
         wide = inputs.reindex(lines, fill_value=far)
         assert statistics.z_score("z500", float(wide.z500.mean())) < -8
         assert_close(generate(made, wide, members=1), generate(made, inputs, members=1))
+
+
+class TestPrepared:
+    """Inputs that are on the domain already, as samples of a dataset are."""
+
+    @pytest.fixture
+    def prepared(self, made, inputs):
+        return prepared_inputs(made, inputs)
+
+    def test_it_is_the_second_half_of_generate(self, made, inputs, prepared):
+        asked = {"members": 3, "num_steps": 3, "solver": "heun", "seed": 7, "batch": 2}
+        assert generate_prepared(made, prepared, **asked).identical(generate(made, inputs, **asked))
+        assert regression_mean_prepared(made, prepared).identical(regression_mean(made, inputs))
+
+    def test_another_order_of_channels_is_refused(self, made, prepared):
+        """The shapes agree, the meaning does not."""
+        for call in (generate_prepared, regression_mean_prepared):
+            with pytest.raises(GridError, match=r"prepared inputs v10m, u10m.*needs tcwv, z500"):
+                call(made, prepared.isel(channel=slice(None, None, -1)))
+
+    def test_nameless_channels_are_refused(self, made, prepared):
+        with pytest.raises(GridError, match="prepared inputs without names"):
+            generate_prepared(made, prepared.drop_vars("channel"))
+
+    def test_another_domain_is_refused(self, made, prepared):
+        with pytest.raises(GridError, match=r"of shape \(12, 31, 32\).*\(32, 32\) points of small"):
+            generate_prepared(made, prepared.isel(y=slice(31)))
+
+    def test_holes_are_refused(self, made, prepared):
+        prepared[3, 4, 5] = np.nan
+        with pytest.raises(QualityError, match="u500: not finite"):
+            generate_prepared(made, prepared)
+
+    def test_no_time_that_keys_the_noise(self, made, prepared):
+        with pytest.raises(ConfigurationError, match="assign the one time that keys the noise"):
+            generate_prepared(made, prepared.drop_vars("valid_time"))
 
 
 class TestKeys:

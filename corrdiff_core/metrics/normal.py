@@ -1,4 +1,4 @@
-"""Scores of an ensemble or of a closed-form forecast against what happened."""
+"""Closed forms of a normal forecast, and of one that is censored at 0 as reflectivity is."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,16 +34,12 @@ def crps_censored_normal(mean: Array, spread: Array, observed: Array) -> Array:
     return np.asarray(spread * inner, np.float64)
 
 
-def crps_ensemble(members: NDArray[np.floating], observed: NDArray[np.floating]) -> Array:
-    """Fair (unbiased in ensemble size) CRPS; members (member, ...), observed (...); needs two members or more.
+def censored_normal_mean(mean: Array, spread: Array) -> Array:
+    """Expected value of max(0, N(mean, spread^2)); arrays broadcast (Tobin 1958, Econometrica 26)."""
+    z = mean / spread
+    return np.asarray(mean * ndtr(z) + spread * _density(z), np.float64)
 
-    mean|x - y| - sum_ij |x_i - x_j| / (2 m (m - 1)) (Ferro 2014, Q. J. R. Meteorol. Soc. 140), the double sum from
-    sorted members.
-    """
-    count = members.shape[0]
-    if count < 2:
-        raise ValueError(f"the fair CRPS needs at least 2 members, not {count}")
-    ordered = np.sort(np.asarray(members, np.float64), axis=0)
-    weights = (2 * np.arange(1, count + 1) - count - 1).reshape(-1, *[1] * (ordered.ndim - 1))
-    pairs = (weights * ordered).sum(axis=0)  # sum over i < j of x_j - x_i
-    return np.asarray(np.abs(ordered - observed).mean(axis=0) - pairs / (count * (count - 1)), np.float64)
+
+def normal_exceedance(mean: Array, spread: Array, threshold: float) -> Array:
+    """Probability that N(mean, spread^2) is `threshold` or more; for a threshold above 0 the censored one's too."""
+    return np.asarray(ndtr((mean - threshold) / spread), np.float64)

@@ -1,15 +1,22 @@
-"""Scores against integrals, closed forms and plain double sums."""
+"""Closed forms against the integrals that they are, and against scoringrules."""
 
 from itertools import pairwise
 
 import numpy as np
 import pytest
+import scoringrules
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from corrdiff_core.metrics import crps_censored_normal, crps_ensemble, crps_normal
+from corrdiff_core.metrics import (
+    censored_normal_mean,
+    crps_censored_normal,
+    crps_ensemble,
+    crps_normal,
+    normal_exceedance,
+)
 
 means, spreads, values = st.floats(-20, 20), st.floats(0.05, 10), st.floats(-30, 30)
 
@@ -66,39 +73,25 @@ def test_censored_normal_is_the_score_of_its_draws(mean, spread):
     assert np.abs(difference).max() < 0.3 * spread
 
 
-@given(
-    st.lists(st.floats(-100, 100), min_size=2, max_size=12),
-    st.floats(-100, 100),
-    st.randoms(use_true_random=False),
-)
-def test_ensemble_is_the_plain_double_sum(members, observed, random):
-    array = np.array(members)
-    count = len(members)
-    pairs = np.abs(array[:, None] - array[None, :]).sum() / (2 * count * (count - 1))
-    expected = np.abs(array - observed).mean() - pairs
-    assert crps_ensemble(array, np.float64(observed)) == pytest.approx(expected, rel=1e-9, abs=1e-9)
-    random.shuffle(members)
-    assert crps_ensemble(np.array(members), np.float64(observed)) == pytest.approx(expected, rel=1e-9, abs=1e-9)
+@given(means, spreads, values)
+def test_scoringrules_agrees(mean, spread, observed):
+    assert crps_normal(mean, spread, observed) == pytest.approx(
+        scoringrules.crps_normal(observed, mean, spread), rel=1e-9, abs=1e-12
+    )
+    wet, likely = abs(observed), max(mean, -5 * spread)  # theirs divides by the probability above 0
+    assert crps_censored_normal(likely, spread, wet) == pytest.approx(
+        scoringrules.crps_cnormal(wet, likely, spread, lower=0.0), rel=1e-6, abs=1e-9
+    )
 
 
-@pytest.mark.parametrize("count", [2, 3, 10])
-def test_ensemble_is_unbiased_in_its_size(count):
-    """Its mean is that of the distribution it was drawn from, which for N(0, 1) in itself is 1 / sqrt(pi)."""
-    rng = np.random.default_rng(count)
-    members, observed = rng.normal(size=(count, 200_000)), rng.normal(size=200_000)
-    scores = crps_ensemble(members, observed)
-    assert scores.shape == observed.shape
-    assert scores.mean() == pytest.approx(1 / np.sqrt(np.pi), abs=5 * scores.std() / np.sqrt(scores.size))
+@given(means, spreads)
+def test_mean_of_the_censored_normal_is_the_integral(mean, spread):
+    low, high = max(mean - 9 * spread, 0.0), max(mean + 9 * spread, 0.0)
+    expected = quad(lambda x: x * norm.pdf(x, mean, spread), low, high, limit=200)[0]
+    assert censored_normal_mean(mean, spread) == pytest.approx(expected, rel=1e-6, abs=1e-9)
 
 
-def test_float32_fields_are_scored_in_float64():
-    rng = np.random.default_rng(0)
-    members = (300 + rng.normal(size=(8, 5, 6))).astype(np.float32)
-    scores = crps_ensemble(members, members[0])
-    assert scores.dtype == np.float64
-    np.testing.assert_allclose(scores, crps_ensemble(members.astype(np.float64), members[0].astype(np.float64)))
-
-
-def test_one_member_has_no_fair_score():
-    with pytest.raises(ValueError, match="at least 2 members, not 1"):
-        crps_ensemble(np.zeros((1, 3)), np.zeros(3))
+@given(means, spreads, st.floats(0.01, 30))
+def test_exceedance_is_the_survival_function(mean, spread, threshold):
+    expected = norm.sf(threshold, mean, spread)
+    assert normal_exceedance(mean, spread, threshold) == pytest.approx(expected, rel=1e-9, abs=1e-300)
