@@ -100,6 +100,14 @@ def save_checkpoint(
     return complete
 
 
+def copy_checkpoint(source: str | os.PathLike[str], destination: str | os.PathLike[str], name: str) -> Manifest:
+    """Write the checkpoint at `source` once more, under another name; errors as in `load_` and `save_checkpoint`."""
+    found = load_checkpoint(source)
+    return save_checkpoint(
+        destination, replace(found.manifest, name=name), found.regression, found.diffusion, found.invariants
+    )
+
+
 def _plain(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.detach().cpu().contiguous() for name, value in state.items()}
 

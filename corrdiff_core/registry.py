@@ -4,6 +4,7 @@
 <models>/<name>/<0001...>/claimed.json    its number is taken; a version is complete once its manifest is there
 <models>/<name>/production.json           the version in use: the one object that promote and rollback replace
 <models>/<name>/history/<0001...>.json    an entry for each change of production, never changed
+<models>/<name>/verdicts/<0001...>.json   what was decided of the version of that number, never changed
 """
 
 import json
@@ -18,7 +19,7 @@ from corrdiff_core.cycle import utc_now
 from corrdiff_core.errors import CheckpointError
 from corrdiff_core.manifest import MANIFEST, Manifest, check_name, read_manifest
 
-PRODUCTION, HISTORY, CLAIM = "production.json", "history", "claimed.json"
+PRODUCTION, HISTORY, CLAIM, VERDICTS = "production.json", "history", "claimed.json", "verdicts"
 
 Action = Literal["first", "promote", "rollback"]
 Record = TypeVar("Record")
@@ -107,11 +108,12 @@ class Registry:
 
     # Versions
 
-    def add(self, name: str, write: Callable[[str], Manifest]) -> Version:
+    def add(self, name: str, write: Callable[[str], Manifest], *, candidate: bool = False) -> Version:
         """The next version of `name`, which `write(folder URL)` writes, its manifest last.
 
         Its number is claimed first, so of writers at once each has a folder of its own; the number of one that fails
-        or is killed is never used again. The first version of a name to complete goes into production.
+        or is killed is never used again. The first version of a name to complete goes into production, unless it is a
+        `candidate`, which waits to be promoted.
         """
         check_name(name)
         claim = _to_json(_Claim(_now()))
@@ -124,7 +126,7 @@ class Registry:
                 f"{url}: the manifest there has digest {version.manifest.digest[:12]}, written was"
                 f" {written.digest[:12]}: add the version again"
             )
-        if self._in_production(name) is None:
+        if not candidate and self._in_production(name) is None:
             self._change("first", version, None, {})
         return version
 
@@ -225,6 +227,29 @@ class Registry:
         if production is None and not self._complete(name):
             raise self._nothing(name)
         return [] if production is None else [asdict(change) for change in self._changes(name, production)]
+
+    # Verdicts
+
+    def record(self, version: Version, verdict: dict[str, Any]) -> dict[str, Any]:
+        """Keep what was decided of `version`, plain JSON values; the first on a version stands; it is returned."""
+        found = {"version": version.number, "digest": version.manifest.digest, "at": _now(), **verdict}
+        key = f"{version.name}/{VERDICTS}/{version.number:04d}.json"
+        self._objects.create(key, json.dumps(found, indent=1, allow_nan=False).encode())
+        return self._verdict(key)
+
+    def verdicts(self, name: str) -> list[dict[str, Any]]:
+        """The verdicts on versions of `name`, by version; empty where none was kept."""
+        check_name(name)
+        folder = f"{name}/{VERDICTS}"
+        return [self._verdict(f"{folder}/{part}") for part in self._listing(folder) if part.endswith(".json")]
+
+    def _verdict(self, key: str) -> dict[str, Any]:
+        data = self._objects.get(key)
+        try:
+            verdict: dict[str, Any] = json.loads(data or b"")
+        except ValueError as error:
+            raise CheckpointError(f"{self.url}/{key} is broken ({error}): restore it from a copy") from None
+        return verdict
 
     def _in_production(self, name: str) -> _Production | None:
         return self._read(f"{name}/{PRODUCTION}", _Production)

@@ -4,7 +4,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from functools import partial
 from types import FrameType
 from typing import Annotated, Any, TypeVar
 
@@ -12,6 +11,7 @@ import typer
 
 from corrdiff_core.cycle import parse_leads, parse_time
 from corrdiff_core.errors import ConfigurationError, CorrdiffError
+from flows import datasets, evaluation, training
 from flows import models as registry
 from flows.models import Models
 
@@ -23,10 +23,15 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # markup takes [defaults] and :START: out of the help
 )
 nature = typer.Typer(help="Synthetic weather, whose perfect downscaling is known.", no_args_is_help=True)
 app.add_typer(nature, name="nature")
 app.add_typer(registry.app, name="models")
+app.add_typer(datasets.app, name="dataset")
+datasets.add_to_nature(nature)
+app.command()(evaluation.evaluate)
+app.command()(training.train)
 
 Archive = Annotated[str | None, typer.Option(help="Directory or fsspec URL of the archive [./archive].")]
 Model = Annotated[
@@ -66,44 +71,34 @@ def hourly(
     from flows.slots import open_run
 
     open_run(Settings.of(**{name: value for name, value in options.items() if name in Settings.model_fields}))
-    raise typer.Exit(_run("hourly", options))
+    raise typer.Exit(_run("hourly", options).exit_code)
 
 
 @app.command()
-def train(
-    out: Annotated[str, typer.Option(metavar="DIR", help="Folder for the training state and DIR/checkpoint.")],
-    preset: Annotated[str, typer.Option(help="What to train: demo.")] = "demo",
-) -> None:
-    """Train both networks on synthetic weather; goes on where an earlier call stopped."""
-    from corrdiff_core import train as training
-
-    if preset != "demo":
-        raise ConfigurationError(f"no preset is called {preset!r}: use demo")
-    checkpoint = training.train(training.DEMO, out, report=typer.echo)
-    typer.echo(f"{checkpoint.manifest.identity}: {out}/checkpoint")
-
-
-@app.command()
-def evaluate(
-    model: Model = None,
+def retrain(
+    dataset: Annotated[str | None, typer.Option(metavar="URL", help="Samples [CORRDIFF_DATASET].")] = None,
+    name: Annotated[str, typer.Option(help="Of the model.")] = "taiwan",
+    preset: Annotated[str, typer.Option(help="What to train: demo, mini, taiwan or FILE.toml.")] = "taiwan",
     models: Models = None,
-    times: Annotated[int, typer.Option(help="Held-out hours.")] = 24,
-    members: Annotated[int, typer.Option(help="Ensemble size.")] = 8,
-    steps: Annotated[int | None, typer.Option(help="Sampler steps [the model's].")] = None,
-    solver: Annotated[str | None, typer.Option(help="heun or euler [the model's].")] = None,
+    runs: Annotated[str | None, typer.Option(metavar="DIR", help="Where trainings are kept [./runs].")] = None,
+    start: Annotated[str | None, typer.Option(metavar="TIME", help="First time of training [the dataset's].")] = None,
+    test_start: Annotated[
+        str | None, typer.Option(metavar="TIME", help="First time of the test [--test-days].")
+    ] = None,
+    end: Annotated[str | None, typer.Option(metavar="TIME", help="The test ends before it [the data's end].")] = None,
+    test_days: Annotated[int, typer.Option(help="Length of the test set, without --test-start.")] = 60,
+    times: Annotated[int | None, typer.Option(help="Of the test set, spread evenly, that are scored.")] = 120,
+    members: Annotated[int, typer.Option(help="Ensemble size of the test.")] = 8,
+    least_new: Annotated[int, typer.Option(help="New samples without which nothing is trained.")] = 720,
+    processes: Annotated[int, typer.Option(min=1, help="Of the training, one for each GPU.")] = 1,
     device: Annotated[str | None, typer.Option(help="Torch device [cuda, else cpu].")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Train even where little truth is new.")] = False,
 ) -> None:
-    """Score a model on held-out synthetic weather, beside what it must beat and the perfect forecast."""
-    from corrdiff_core.checkpoint import load_checkpoint
-    from corrdiff_core.evaluate import evaluate_on_nature
-    from corrdiff_core.generate import best_device
-    from flows.settings import Settings
-    from flows.slots import open_run
+    """Train a candidate, judge it beside production on the same held-out truth, promote it only if it is better.
 
-    settings = Settings.of(model=model, models=models, steps=steps, solver=solver, device=device)
-    checkpoint = load_checkpoint(open_run(settings).model, settings.device or best_device())
-    say = partial(typer.echo, err=True)
-    typer.echo(evaluate_on_nature(checkpoint, times, members, settings.steps, settings.solver, say).table())
+    Training is on what lies before the test set. Stopped and called again, it goes on.
+    """
+    _run("retrain", locals())
 
 
 @nature.command("write")
@@ -135,8 +130,8 @@ def show(
     typer.echo(draw_store(url, lead, source, out))
 
 
-def _run(name: str, options: dict[str, Any]) -> int:
-    """Run a flow from this terminal; its exit code."""
+def _run(name: str, options: dict[str, Any]) -> Any:
+    """Run a flow from this terminal; its result."""
     from flows.api import prefect_api, quieten
 
     quieten()
@@ -149,10 +144,9 @@ def _run(name: str, options: dict[str, Any]) -> int:
     flow = getattr(import_module(f"flows.{name}"), name)
     try:
         with prefect_api() as temporary, reporting_to(terminal, *([] if temporary else [server_report()])):
-            result = flow(**options)
+            return flow(**options)
     finally:
         terminal.close()
-    return int(result.exit_code)
 
 
 def _leave_at_once_on_interrupt(restore: Callable[[], None]) -> None:

@@ -58,6 +58,28 @@ def import_package(
     _echo(_aligned(rows))
 
 
+@app.command()
+def add(
+    checkpoint: Annotated[str, typer.Argument(metavar="FOLDER", help="A checkpoint: a path or URL.")],
+    name: Annotated[str, typer.Option(help="What to call the model.")],
+    models: Models = None,
+) -> None:
+    """Copy a checkpoint into the registry as the next version of a name; the first goes into production."""
+    from corrdiff_core.checkpoint import copy_checkpoint
+    from corrdiff_core.manifest import read_manifest
+
+    read_manifest(checkpoint)  # before a number is claimed
+    registry = _registry(models)
+    version = registry.add(name, lambda folder: copy_checkpoint(checkpoint, folder, name))
+    rows = [
+        ("version", version.ref),
+        ("identity", version.manifest.identity),
+        ("folder", version.url),
+        ("in production", _whether_in_production(registry, version)),
+    ]
+    _echo(_aligned(rows))
+
+
 @app.command("list")
 def list_versions(models: Models = None) -> None:
     """List every version of every model, and which is in production."""
@@ -89,7 +111,53 @@ def show(
         ("in production", _whether_in_production(registry, version)),
     ]
     _echo(_described(version.manifest, found))
+    verdicts = [found for found in registry.verdicts(version.name) if found["version"] == version.number]
+    _echo(_section("verdict", [row for found in verdicts for row in _judged(found)]))
     _echo(_section("history", [_changed(change) for change in registry.history(version.name)]))
+
+
+@app.command()
+def promote(
+    ref: Annotated[str, typer.Argument(metavar="REF", help="The candidate: name@version.")],
+    scores: Annotated[
+        str | None, typer.Option(metavar="FILE.json", help="Its scores, as `corrdiff evaluate --out` writes them.")
+    ] = None,
+    production: Annotated[
+        str | None,
+        typer.Option(metavar="FILE.json", help="Scores of the version in production, on the same samples and times."),
+    ] = None,
+    force: Annotated[
+        str | None, typer.Option(metavar="REASON", help="Promote whatever the gate says; the reason is kept.")
+    ] = None,
+    models: Models = None,
+) -> None:
+    """Put a version into production if its scores pass the gate; exit code 1 and no change where they do not.
+
+    Better overall, not worse in any variable, calibrated: the decision and its numbers stay in the model's history.
+    """
+    from flows.promotion import admit
+
+    registry = _registry(models)
+    version = registry.find(ref)
+    if registry.production_number(version.name) == version.number:
+        typer.echo(f"{version.ref} is in production already: nothing to do")
+        return
+    reason = admit(registry, version, scores, production, force)
+    registry.promote(version.name, version.number, reason)
+    typer.echo(f"{version.ref} is in production: {reason['why']}")
+
+
+@app.command()
+def rollback(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The model whose version in production is taken back.")],
+    reason: Annotated[str, typer.Option(help="Why, for the model's history.")] = "not said",
+    models: Models = None,
+) -> None:
+    """Put the version back that was in production before."""
+    registry = _registry(models)
+    number = registry.production_number(name)
+    version = registry.rollback(name, {"why": reason})
+    typer.echo(f"{version.ref} is in production again, {name}@{number} no more")
 
 
 def _registry(models: str | None) -> "Registry":
@@ -189,9 +257,16 @@ def _parameters(manifest: "Manifest") -> list[int]:
     return [sum(weights.numel() for weights in network.parameters()) for network in networks]
 
 
+def _judged(verdict: dict[str, Any]) -> Iterator[Row]:
+    decision = verdict["decision"]
+    yield verdict["at"], "promote" if decision["promote"] else "reject"
+    yield from (("", reason) for reason in decision["reasons"])
+
+
 def _changed(change: dict[str, Any]) -> Row:
     previous = "" if change["previous"] is None else f"after {change['previous']}"
-    return change["at"], change["action"], str(change["version"]), previous, json.dumps(change["reason"])
+    reason = change["reason"]
+    return change["at"], change["action"], str(change["version"]), previous, str(reason.get("why", json.dumps(reason)))
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[Row]:

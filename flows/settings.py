@@ -27,6 +27,10 @@ class Settings(BaseSettings):
         None,
         description="checkpoint: name or name@version in the registry, path or URL; the demo checkpoint by default",
     )
+    dataset: str | None = Field(
+        None, description="samples to train on: what `corrdiff dataset build` made, or the CWA's"
+    )
+    runs: str = Field("./runs", min_length=1, description="directory of trainings under way")
     source: str = Field("gfs", description="where the weather comes from")
     source_url: str | None = Field(
         default_factory=lambda given: os.environ.get(_url_variable(given.get("source", ""))) or None,

@@ -1,6 +1,8 @@
 """What the flow tests share: a cycle, a directory of GFS files, `corrdiff` as a callable."""
 
+import json
 import subprocess
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -45,3 +47,13 @@ def writer(made: Checkpoint, **changes: Any) -> Callable[[str], Manifest]:
     """What a registry is to write for that checkpoint with another manifest."""
     manifest = replace(made.manifest, **changes)
     return lambda path: save_checkpoint(path, manifest, made.regression, made.diffusion, made.invariants)
+
+
+def toml(values: dict[str, Any]) -> str:
+    """JSON's spelling of plain values is TOML's, and tables come last."""
+    plain = {name: value for name, value in values.items() if not isinstance(value, dict)}
+    lines = [f"{name} = {json.dumps(value)}" for name, value in plain.items()]
+    for name in values.keys() - plain.keys():
+        lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in values[name].items())]
+    assert tomllib.loads("\n".join(lines))
+    return "\n".join(lines)

@@ -8,9 +8,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import Request, urlopen
+from uuid import uuid4
 
 import pytest
 import yaml
@@ -19,7 +21,10 @@ from corrdiff_core.archive.archive import Archive
 from corrdiff_core.archive.layout import Series
 from corrdiff_core.cycle import HOUR, Slot, floor_cycle, utc_now
 from corrdiff_core.manifest import read_manifest
-from tests.flows.flow_cases import INIT, REPOSITORY, Gfs
+from corrdiff_core.registry import Registry
+from tests.corrdiff_core.dataset.dataset_cases import built
+from tests.flows.flow_cases import INIT, REPOSITORY, Gfs, toml
+from tests.small_domain import PRESET
 
 PREFECT = [sys.executable, "-m", "prefect"]
 DEPLOYMENT = "hourly/hourly"
@@ -77,6 +82,18 @@ class Server:
         found = self.call("flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": [state]}}}})
         assert isinstance(found, list)
         return found
+
+    def emit(self, event: str, resource: str, payload: dict[str, object]) -> None:
+        now = datetime.now(UTC).isoformat()
+        said = {"id": str(uuid4()), "occurred": now, "event": event, "payload": payload}
+        body = json.dumps([{**said, "resource": {"prefect.resource.id": resource}}]).encode()
+        with urlopen(Request(f"{self.api}/events", body, {"Content-Type": "application/json"}), timeout=30):  # noqa: S310
+            pass
+
+    def heard(self, event: str) -> bool:
+        found = self.call("events/filter", {"filter": {"event": {"name": [event]}}})
+        assert isinstance(found, dict)
+        return bool(found["events"])
 
     def healthy(self) -> bool:
         try:
@@ -138,18 +155,61 @@ def test_the_schedule_and_a_person_both_start_runs_that_fill_the_archive(
     assert {"slots", "slots-progress", "quicklook"} <= {artifact["key"] for artifact in artifacts}
 
 
-def test_the_deployment_names_a_flow_that_takes_its_parameters() -> None:
+@pytest.mark.timeout(600)
+def test_three_events_within_a_day_give_one_retraining(server: Server, small_checkpoint: Path, tmp_path: Path) -> None:
+    built(tmp_path / "truth", datetime(2021, 1, 30), datetime(2021, 2, 1))
+    (tmp_path / "small.toml").write_text(toml(PRESET.to_dict()))
+    document = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())
+    (retrain,) = (deployment for deployment in document["deployments"] if deployment["name"] == "retrain")
+    document["deployments"] = [retrain]
+    retrain["parameters"] = {
+        "name": "small",
+        "preset": str(tmp_path / "small.toml"),
+        "test_start": "2021-01-31T00",
+        "times": 2,
+        "members": 2,
+        "rules": {"spread_skill": [0.0, 1e9], "days": 2},
+    }
+    copy = tmp_path / "prefect.yaml"
+    copy.write_text(yaml.safe_dump(document))
+    server.prefect("work-pool", "create", "corrdiff", "--type", "process")
+    server.prefect("deploy", "--all", "--prefect-file", str(copy))
+
+    worker_environment = server.environment | {
+        "CORRDIFF_HOME": str(REPOSITORY),
+        "CORRDIFF_DATASET": str(tmp_path / "truth"),
+        "CORRDIFF_MODELS": str(tmp_path / "models"),
+        "CORRDIFF_RUNS": str(tmp_path / "runs"),
+    }
+    log = tmp_path / "worker.log"
+    with running([*PREFECT, "worker", "start", "--pool", "corrdiff"], worker_environment, log):
+        for _ in range(3):
+            server.emit("corrdiff.skill.degraded", "corrdiff.model.small", {"variable": "t2m"})
+        until(lambda: len(server.runs("COMPLETED")) == 3 or bool(server.runs("FAILED")), 240, log)
+
+    assert not server.runs("FAILED"), log.read_text()[-6000:]
+    assert sorted(str(run["state_name"]) for run in server.runs("COMPLETED")) == ["Completed", "Skipped", "Skipped"]
+    registry = Registry(str(tmp_path / "models"))
+    assert registry.production("small").ref == "small@1"
+    (verdict,) = registry.verdicts("small")
+    assert verdict["reason"] == {"variable": "t2m"}
+    assert server.heard("corrdiff.model.promoted")
+    artifacts = server.call("artifacts/filter", {})
+    assert isinstance(artifacts, list)
+    assert {"training", "retraining"} <= {artifact["key"] for artifact in artifacts}
+
+
+def test_the_deployments_name_flows_that_take_their_parameters() -> None:
     from flows.hourly import hourly
+    from flows.retrain import retrain
 
     document = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())
-    (deployment,) = document["deployments"]
-    assert deployment["entrypoint"] == "flows/hourly.py:hourly"
-    hourly.validate_parameters(deployment["parameters"])
-    assert deployment["concurrency_limit"] == {
-        "limit": 1,
-        "collision_strategy": "CANCEL_NEW",
-        "grace_period_seconds": 120,
-    }
+    flows = {"flows/hourly.py:hourly": hourly, "flows/retrain.py:retrain": retrain}
+    assert [deployment["entrypoint"] for deployment in document["deployments"]] == list(flows)
+    for deployment in document["deployments"]:
+        flows[deployment["entrypoint"]].validate_parameters(deployment.get("parameters", {}))
+    strategies = [deployment["concurrency_limit"]["collision_strategy"] for deployment in document["deployments"]]
+    assert strategies == ["CANCEL_NEW", "ENQUEUE"]
 
 
 def test_no_path_of_a_machine_is_in_the_deployment_file() -> None:

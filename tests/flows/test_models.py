@@ -90,6 +90,28 @@ class TestRuns:
         assert done.stderr == f"corrdiff: small@3 is not in {registry.url}: choose small@1 or small@2\n"
 
 
+class TestAdd:
+    def test_a_checkpoint_folder_becomes_a_version_under_the_name(self, small_checkpoint: Path, tmp_path: Path) -> None:
+        url = str(tmp_path / "models")
+        for number, in_production in ((1, "yes"), (2, "no")):
+            result = models("add", str(small_checkpoint), "--name", "mine", "--models", url)
+            assert result.exit_code == 0, result.output
+            rows = dict(cells(line)[:2] for line in result.output.splitlines())
+            assert rows["version"] == f"mine@{number}"
+            assert rows["in production"].startswith(in_production)
+        added = load_checkpoint(Registry(url).resolve("mine@2"))
+        original = load_checkpoint(small_checkpoint)
+        assert replace(added.manifest, name=original.manifest.name) == original.manifest
+        assert all(
+            (a == b).all() for a, b in zip(added.diffusion.parameters(), original.diffusion.parameters(), strict=True)
+        )
+
+    def test_a_folder_without_a_checkpoint_leaves_the_registry_without_a_version(self, tmp_path: Path) -> None:
+        with pytest.raises(CheckpointError, match="no checkpoint here"):
+            models("add", str(tmp_path), "--name", "mine", "--models", str(tmp_path / "models"))
+        assert not (tmp_path / "models").exists()
+
+
 class TestList:
     def test_a_line_for_every_version(self, registry: Registry, small_checkpoint: Path) -> None:
         registry.add("another", writer(load_checkpoint(str(small_checkpoint))))
