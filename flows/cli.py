@@ -87,7 +87,7 @@ def retrain(
     ] = None,
     end: Annotated[str | None, typer.Option(metavar="TIME", help="The test ends before it [the data's end].")] = None,
     test_days: Annotated[int, typer.Option(help="Length of the test set, without --test-start.")] = 60,
-    times: Annotated[int | None, typer.Option(help="Of the test set, spread evenly, that are scored.")] = 120,
+    times: Annotated[int | None, typer.Option(help="Of the test set, at most, that are scored.")] = 120,
     members: Annotated[int, typer.Option(help="Ensemble size of the test.")] = 8,
     least_new: Annotated[int, typer.Option(help="New samples without which nothing is trained.")] = 720,
     processes: Annotated[int, typer.Option(min=1, help="Of the training, one for each GPU.")] = 1,

@@ -47,7 +47,7 @@ def retrain(
     `reason` is what asks for it, an event's payload; without one, a schedule does. An event within `cooldown` hours of
     the last verdict, and a schedule with fewer than `least_new` new samples, end Completed, in a word; `force` passes
     over both. `rules` are bounds of the gate other than its own. Run again, a retraining that was stopped goes on.
-    `times` of the test set are scored, None: all.
+    at most `times` of the test set are scored, None: all.
     """
     settings = Settings.of(dataset=dataset, models=models, runs=runs, device=device)
     if settings.dataset is None:
@@ -60,7 +60,7 @@ def retrain(
     candidate = enter(plan, checkpoint)
     decision = judge(plan, candidate, rules_of(rules), members, times, settings.device)
     conclude(plan, candidate, decision, reason)
-    tell(plan, candidate, decision)
+    tell(plan, candidate, decision, members, times)
     open_report()(Said(f"{candidate.ref}: {decision}"))
     return Completed(message=f"{candidate.ref}: {decision}", data={"candidate": candidate.ref, **decision.to_dict()})
 
@@ -124,7 +124,7 @@ def conclude(plan: Plan, candidate: Version, decision: Decision, reason: Any) ->
     retraining.conclude(plan, candidate, decision, reason)
 
 
-def tell(plan: Plan, candidate: Version, decision: Decision) -> None:
+def tell(plan: Plan, candidate: Version, decision: Decision, members: int, times: int | None) -> None:
     """An event for whoever waits for it, and the scores where a person looks."""
     emit_event(
         event=PROMOTED if decision.promote else REJECTED,
@@ -132,6 +132,6 @@ def tell(plan: Plan, candidate: Version, decision: Decision) -> None:
         payload={"version": candidate.ref, "identity": candidate.manifest.identity, "reasons": decision.reasons},
     )
     try:
-        create_markdown_artifact(retraining.in_words(plan, candidate, decision), key="retraining")
+        create_markdown_artifact(retraining.in_words(plan, candidate, decision, members, times), key="retraining")
     except CorrdiffError as error:
         open_report()(Said(f"the verdict is kept, but: {error}", warning=True))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from corrdiff_core.archive.objects import open_objects
 from corrdiff_core.cycle import parse_time, utc_now
 from corrdiff_core.errors import ConfigurationError, DatasetError, TrainingError
+from corrdiff_core.manifest import read_manifest
 from corrdiff_core.registry import Registry, Version
 
 if TYPE_CHECKING:
@@ -63,9 +64,9 @@ class Plan:
             )
         return samples
 
-    def scores_key(self, version: Version) -> str:
+    def scores_key(self, version: Version, members: int, times: int | None) -> str:
         """Of a version's scores on this test set, in the folder."""
-        return f"scores-{version.manifest.identity}-{self.test_digest[:8]}.json"
+        return f"scores-{version.manifest.identity}-{self.test_digest[:8]}-{members}x{times or 'all'}.json"
 
     def to_dict(self) -> dict[str, Any]:
         return {name: f"{value}" if isinstance(value, datetime) else value for name, value in asdict(self).items()}
@@ -172,9 +173,18 @@ def train_apart(plan: Plan, processes: int, device: str | None, tell: Callable[[
 
 
 def enter(plan: Plan, checkpoint: str) -> Version:
-    """The checkpoint as the next version of its name; the same version however often it is asked."""
+    """The checkpoint as the next version of its name; the same version however often it is asked.
+
+    DatasetError where it was trained on other samples than were frozen.
+    """
     from corrdiff_core.checkpoint import copy_checkpoint
 
+    trained_on = read_manifest(checkpoint).training["data_digest"]
+    if trained_on != plan.digest:
+        raise DatasetError(
+            f"{checkpoint}: trained on samples {trained_on[:12]}, frozen were {plan.digest[:12]}: truth has come since;"
+            " run the retraining again"
+        )
     folder = open_objects(plan.folder)
     known = folder.get(CANDIDATE)
     if known is not None:
@@ -185,18 +195,19 @@ def enter(plan: Plan, checkpoint: str) -> Version:
 
 
 def score(plan: Plan, version: Version, members: int, times: int | None, device: str | None) -> "Scores":
-    """Scores of a version on the plan's test set, kept beside the training; made once."""
+    """Scores of a version on at most `times` of the plan's test set, kept beside the training; made once."""
     from corrdiff_core.checkpoint import load_checkpoint
     from corrdiff_core.evaluate.evaluate import evaluate
     from corrdiff_core.evaluate.scores import Scores
     from corrdiff_core.generate import best_device
 
-    folder, key = open_objects(plan.folder), plan.scores_key(version)
+    folder, key = open_objects(plan.folder), plan.scores_key(version, members, times)
     stored = folder.get(key)
     if stored is not None:
         return Scores.from_json(stored)
     checkpoint = load_checkpoint(version.url, device or best_device())
-    scores = evaluate(checkpoint, plan.test(), members, times=times)
+    test = plan.test()
+    scores = evaluate(checkpoint, test, members, times=min(times or len(test), len(test)))
     folder.put(key, scores.to_json().encode())
     return scores
 
@@ -214,13 +225,13 @@ def judge(
     return decide(ours, score(plan, plan.registry.production(plan.name), members, times, device), rules)
 
 
-def in_words(plan: Plan, candidate: Version, decision: "Decision") -> str:
+def in_words(plan: Plan, candidate: Version, decision: "Decision", members: int, times: int | None) -> str:
     """Markdown: the decision, and the scores of both."""
     from corrdiff_core.evaluate.report import markdown
     from corrdiff_core.evaluate.scores import Scores
 
     folder = open_objects(plan.folder)
-    stored = folder.get(plan.scores_key(candidate))
+    stored = folder.get(plan.scores_key(candidate, members, times))
     table = "" if stored is None else markdown(Scores.from_json(stored))
     return f"**{candidate.ref}: {decision}**\n\n{table}"
 

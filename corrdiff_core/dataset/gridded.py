@@ -1,6 +1,7 @@
 """Inputs and truth from Zarr or NetCDF files whose variables are named as ours."""
 
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -35,7 +36,7 @@ def open_fields(url: str) -> xr.Dataset:
 
 
 @dataclass(frozen=True)
-class _Gridded:
+class _Gridded(ABC):
     """What both sides share: times, names, units."""
 
     url: str
@@ -46,8 +47,8 @@ class _Gridded:
         return {name: value for name, value in vars(self).items() if name in self.__dataclass_fields__}
 
     @property
-    def _variables(self) -> tuple[Variable, ...]:
-        raise NotImplementedError
+    @abstractmethod
+    def _variables(self) -> tuple[Variable, ...]: ...
 
     @cached_property
     def _fields(self) -> xr.Dataset:

@@ -17,7 +17,7 @@ from corrdiff_core.errors import ConfigurationError, DatasetError
 from corrdiff_core.registry import Registry
 from flows.cli import app
 from flows.retrain import retrain
-from flows.retraining import freeze
+from flows.retraining import enter, freeze
 from tests.corrdiff_core.dataset.dataset_cases import built
 from tests.flows.flow_cases import toml, writer
 from tests.small_domain import PRESET
@@ -84,13 +84,14 @@ def test_a_better_candidate_takes_production_and_the_history_says_why(
     run: Any, models: Registry, small_checkpoint: Path
 ) -> None:
     put_into_production(models, small_checkpoint)
-    result = run()
+    result = run(times=1000)
     assert result["promote"], result["reasons"]
     assert models.production("small").ref == result["candidate"] == "small@2"
     change = models.history("small")[-1]
     assert change["action"] == "promote"
     assert change["reason"]["decision"]["numbers"]["crps_ratio"]["overall"][0] < 1
     assert change["reason"]["plan"]["samples"] == 24
+    assert change["reason"]["decision"]["numbers"]["times"] == 48  # all there are, where more are asked
     trained = models.production("small").manifest.training
     assert change["reason"]["plan"]["digest"] in json.dumps(trained)
 
@@ -162,6 +163,19 @@ def test_a_test_set_that_grows_while_it_is_used_is_refused(preset: str, tmp_path
     built(url, START, END)
     with pytest.raises(DatasetError, match="truth has come since; run the retraining again"):
         plan.test()
+
+
+def test_a_candidate_of_other_samples_than_were_frozen_is_refused(
+    dataset: str, preset: str, tmp_path: Path, small_checkpoint: Path, models: Registry
+) -> None:
+    times = f"{TEST:%Y-%m-%dT%H}", None
+    plan = freeze("small", preset, dataset, models.url, str(tmp_path), None, *times, 1)
+    made = load_checkpoint(small_checkpoint)
+    other = writer(made, training={"data_digest": "0" * 64})(str(tmp_path / "other"))
+    assert other.training["data_digest"] != plan.digest
+    with pytest.raises(DatasetError, match="trained on samples 000000000000, frozen were"):
+        enter(plan, str(tmp_path / "other"))
+    assert models.names() == []
 
 
 def test_an_empty_period_is_named_before_anything_is_trained(run: Any, models: Registry) -> None:
