@@ -19,8 +19,8 @@ from corrdiff_core.errors import CheckpointError
 from corrdiff_core.manifest import Manifest, Sampling, read_manifest
 from corrdiff_core.quality import check_ensemble, check_inputs
 from corrdiff_core.registry import Registry, is_reference
-from corrdiff_core.sources import open_source
-from corrdiff_core.sources.source import NotYet, Source
+from corrdiff_core.sources import open_forecasts
+from corrdiff_core.sources.source import ForecastSource, NotYet
 from flows.settings import Settings
 
 if TYPE_CHECKING:
@@ -60,8 +60,8 @@ class Run:
             rho=default.rho,
         )
 
-    def source(self) -> Source:
-        return open_source(self.settings.source, self.settings.source_url)
+    def source(self) -> ForecastSource:
+        return open_forecasts(self.settings.source, self.settings.source_url)
 
     def archive(self) -> Archive:
         return Archive(self.settings.archive)
@@ -145,7 +145,7 @@ def draw_slot(archive: Archive, series: Series, slot: Slot, url: str | None = No
     return url
 
 
-def _layout(run: Run, source: Source, slot: Slot, inputs: xr.Dataset) -> Layout:
+def _layout(run: Run, source: ForecastSource, slot: Slot, inputs: xr.Dataset) -> Layout:
     init_time = run.series.start(slot)
     steps = source.plan(init_time, hours_from(init_time, LONGEST + 1))
     return Layout(

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from corrdiff_core.cycle import HOUR, Slot, compact, hours_from, whole_hours
 from corrdiff_core.errors import ConfigurationError
-from corrdiff_core.sources.source import Source
+from corrdiff_core.sources.source import ForecastSource
 
 HEALED = timedelta(hours=24)  # how far back an hourly run looks for hours that were missed
 
@@ -30,7 +30,7 @@ class Window:
         return f"{compact(self.init_time)}Z"
 
 
-def forced_window(source: Source, init_time: datetime, lead_times: Sequence[timedelta]) -> Window:
+def forced_window(source: ForecastSource, init_time: datetime, lead_times: Sequence[timedelta]) -> Window:
     """Those leads of that cycle. ConfigurationError for a lead that is no step of the source."""
     slots = source.plan(init_time, [init_time + lead_time for lead_time in lead_times])
     strays = sorted(set(lead_times) - {slot.lead_time for slot in slots})
@@ -40,7 +40,7 @@ def forced_window(source: Source, init_time: datetime, lead_times: Sequence[time
     return Window(init_time, tuple(slots))
 
 
-def choose_window(source: Source, at: datetime, hours: int, now: datetime, fallback: bool) -> Window:
+def choose_window(source: ForecastSource, at: datetime, hours: int, now: datetime, fallback: bool) -> Window:
     """The window of `hours` valid times from `at` on, from the newest cycle that holds all of it.
 
     A cycle is whole when the first and the last slot of the window are there. One that has begun to arrive, or is
@@ -69,7 +69,7 @@ def choose_window(source: Source, at: datetime, hours: int, now: datetime, fallb
     return late or replace(newest, late=f"no cycle of {source.name} with {compact(at)}Z is there yet")
 
 
-def _candidates(source: Source, at: datetime, hours: int) -> Iterator[Window]:
+def _candidates(source: ForecastSource, at: datetime, hours: int) -> Iterator[Window]:
     """The window in each cycle that holds as much of it as the newest, newest first."""
     size = 0
     for init_time in source.cycles(at):
@@ -80,7 +80,7 @@ def _candidates(source: Source, at: datetime, hours: int) -> Iterator[Window]:
         yield Window(init_time, slots)
 
 
-def _why(source: Source, window: Window, begun: bool) -> str:
+def _why(source: ForecastSource, window: Window, begun: bool) -> str:
     last = window.slots[-1].lead_hours
     return f"{source.name} {window.cycle} " + (
         f"has begun to arrive but is not whole up to +{last:03d}h" if begun else "is overdue"
@@ -107,7 +107,7 @@ def holes(published: Collection[datetime], at: datetime) -> list[datetime]:
     return [hour for hour in reversed(hours_from(first, (at - first) // HOUR)) if hour not in recent]
 
 
-def newest_slot(source: Source, valid_time: datetime) -> Slot | None:
+def newest_slot(source: ForecastSource, valid_time: datetime) -> Slot | None:
     """The slot at `valid_time` of the newest cycle that has it; None where none has."""
     for init_time in source.cycles(valid_time):
         for slot in source.plan(init_time, [valid_time]):

@@ -7,7 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -37,6 +37,10 @@ class Objects(Protocol):
 
     def create(self, key: str, data: bytes) -> bool:
         """Write the object unless there is one; False where there is."""
+        ...
+
+    def remove(self, key: str) -> None:
+        """The object is gone, if it was there."""
         ...
 
     def exists(self, key: str) -> bool: ...
@@ -89,6 +93,10 @@ class LocalObjects:
             except FileExistsError:
                 return False
             return True
+
+    def remove(self, key: str) -> None:
+        with _named(self.url, key):
+            (self.root / key).unlink(missing_ok=True)
 
     def exists(self, key: str) -> bool:
         return (self.root / key).is_file()
@@ -179,6 +187,10 @@ class RemoteObjects:
                     raise
                 return False
             return True
+
+    def remove(self, key: str) -> None:
+        with _named(self.url, key), suppress(FileNotFoundError):
+            self._filesystem.rm_file(self._path(key))
 
     def exists(self, key: str) -> bool:
         with _named(self.url, key):

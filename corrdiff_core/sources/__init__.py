@@ -1,16 +1,38 @@
 """Sources of weather, by name. A new source is one file here and one line in SOURCES."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import Protocol, cast
 
 from corrdiff_core.errors import ConfigurationError
 from corrdiff_core.sources.gfs import GFS
-from corrdiff_core.sources.source import Source
-
-SOURCES: Mapping[str, Callable[..., Source]] = {"gfs": GFS}
+from corrdiff_core.sources.source import ForecastSource, Source
 
 
-def open_source(name: str, url: str | None = None) -> Source:
+class Opener(Protocol):
+    """Opens the sources of one family."""
+
+    def __call__(self, variant: str, url: str | None, cache: str | None) -> Source:
+        """The source called `<family>-<variant>` (no hyphen where empty) at `url`, by default where it is published.
+
+        `cache` is a directory for what need not be read from there twice. ConfigurationError for another variant.
+        """
+        ...
+
+
+SOURCES: Mapping[str, Opener] = {"gfs": GFS.open}  # by family, the first part of a name
+
+
+def open_source(name: str, url: str | None = None, cache: str | None = None) -> Source:
     """The source called `name`, at `url` or where it is published. ConfigurationError for a name not in SOURCES."""
-    if name not in SOURCES:
+    family, _, variant = name.partition("-")
+    if family not in SOURCES:
         raise ConfigurationError(f"no source is called {name!r}: use one of {', '.join(sorted(SOURCES))}")
-    return SOURCES[name]() if url is None else SOURCES[name](url)
+    return SOURCES[family](variant, url, cache)
+
+
+def open_forecasts(name: str, url: str | None = None, cache: str | None = None) -> ForecastSource:
+    """As `open_source`; ConfigurationError for a source of analyses, which has no cycles."""
+    source = open_source(name, url, cache)
+    if source.kind != "forecast":
+        raise ConfigurationError(f"{name} is a source of analyses and has no cycles: use `corrdiff backfill`")
+    return cast(ForecastSource, source)

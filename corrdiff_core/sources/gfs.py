@@ -15,7 +15,7 @@ from corrdiff_core.sources import grib
 from corrdiff_core.sources.channels import CHANNELS, Channel, above_ground, pressure_level
 from corrdiff_core.sources.inventory import Located, locate, parse
 from corrdiff_core.sources.ranges import Found, Root, Span, merge
-from corrdiff_core.sources.source import Fetched, NotYet
+from corrdiff_core.sources.source import Fetched, Kind, NotYet
 from corrdiff_core.variables import INPUT, INPUT_NAMES
 
 NOAA = "s3://noaa-gfs-bdp-pds"
@@ -66,12 +66,20 @@ class GFS:
     """
 
     name = "gfs"
+    kind: Kind = "forecast"
     cycle_step = CYCLE_STEP
     publication_delay = timedelta(hours=3, minutes=45)
 
     def __init__(self, url: str = NOAA) -> None:
         self.url = url
         self._root = Root(url, NOAA_OPTIONS if url.rstrip("/") == NOAA else ())
+
+    @classmethod
+    def open(cls, variant: str, url: str | None, cache: str | None) -> "GFS":
+        """As `sources.Opener` says; nothing is cached."""
+        if variant:
+            raise ConfigurationError(f"no source is called 'gfs-{variant}': GFS has one forecast, `gfs`")
+        return cls() if url is None else cls(url)
 
     def __repr__(self) -> str:
         return f"GFS({self.url!r})"

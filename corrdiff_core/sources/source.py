@@ -3,12 +3,14 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import xarray as xr
 
 from corrdiff_core.cycle import Slot
 from corrdiff_core.grid import Box
+
+Kind = Literal["forecast", "hindcast"]
 
 
 @dataclass(frozen=True)
@@ -30,18 +32,39 @@ class Fetched:
     `inputs` holds the twelve variables of `variables.INPUTS` in that order, float32, in their units, CF attributes,
     dims (latitude, longitude), both ascending, on the source's native grid cut to the smallest set of grid lines that
     covers the box; scalar coordinates `valid_time`, and `init_time` and `lead_time` for a forecast.
-    `provenance` says which bytes they came from: plain JSON values.
+    `provenance` says which bytes they came from: plain JSON values; `bytes`, how many travelled, is always among them.
+    `preliminary` inputs will be replaced by final ones at their source (ERA5T), and the slot is to be made again then.
     """
 
     slot: Slot
     inputs: xr.Dataset
     provenance: dict[str, Any]
+    preliminary: bool = False
 
 
 class Source(Protocol):
-    """A source of forecasts."""
+    """What every source promises, whatever its slots are."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """The source's folder in the archive, its member included where it has one (`gfs`, `gefs-p19`)."""
+        ...
+
+    @property
+    def kind(self) -> Kind: ...
+
+    def available(self, slot: Slot) -> bool:
+        """Whether the slot's objects are there and not empty; a probe without data."""
+        ...
+
+    def fetch(self, slot: Slot, box: Box) -> Fetched | NotYet:
+        """The slot, checked, or NotYet. SourceError names anything wrong with what is there."""
+        ...
+
+
+class ForecastSource(Source, Protocol):
+    """A source of forecasts: slots are a cycle and a lead time."""
+
     cycle_step: timedelta
     publication_delay: timedelta  # after which a cycle counts as late; probing, never this, decides what is used
 
@@ -53,10 +76,13 @@ class Source(Protocol):
         """The slots of one cycle at those of `valid_times` that are steps of this source."""
         ...
 
-    def available(self, slot: Slot) -> bool:
-        """Whether the slot's objects are there and not empty; a probe without data."""
-        ...
 
-    def fetch(self, slot: Slot, box: Box) -> Fetched | NotYet:
-        """The slot, checked, or NotYet. SourceError names anything wrong with what is there."""
+class HindcastSource(Source, Protocol):
+    """A source of analyses: a slot is a valid time."""
+
+    def hours(self, start: datetime, end: datetime) -> list[datetime]:
+        """The valid times with start <= time < end that are steps of this source, ascending, there already or to come.
+
+        Beyond what is there now they go on at the usual step: `fetch` answers NotYet for them and names the end.
+        """
         ...

@@ -30,6 +30,10 @@ def test_round_trip(objects):
     assert objects.exists("x/y")
     assert not objects.exists("x/z/v")
     assert objects.names("x") == ["y", "z"]
+    objects.remove("x/y")
+    objects.remove("x/y")
+    assert objects.get("x/y") is None
+    assert objects.get("x/z/w") == b"two"
 
 
 def test_create_never_replaces(objects):

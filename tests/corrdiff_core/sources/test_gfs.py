@@ -386,11 +386,13 @@ def test_a_source_can_be_sent_to_another_process(lead):
 
 
 def test_sources_by_name(tmp_path):
-    assert SOURCES["gfs"] is GFS
+    assert "gfs" in SOURCES
     assert repr(open_source("gfs")) == f"GFS({NOAA!r})"
     assert repr(open_source("gfs", str(tmp_path))) == f"GFS({str(tmp_path)!r})"
     with pytest.raises(ConfigurationError, match="no source is called 'icon': use one of gfs"):
         open_source("icon")
+    with pytest.raises(ConfigurationError, match="no source is called 'gfs-p01'"):
+        open_source("gfs-p01")
 
 
 def test_only_noaas_bucket_is_read_anonymously():
