@@ -131,3 +131,15 @@ def parse_leads(text: str) -> list[timedelta]:
             raise ValueError(f"lead times {text!r}: {part.strip()!r} runs backwards")
         hours.update(range(first, last + 1))
     return [hour * HOUR for hour in sorted(hours)]
+
+
+def parse_duration(text: str) -> timedelta:
+    """`6h` or `1d`: a whole number of hours or days, not 0; anything else raises ValueError.
+
+    >>> parse_duration("6h") == 6 * HOUR, parse_duration("1d") == 24 * HOUR
+    (True, True)
+    """
+    match = re.fullmatch(r"\s*(\d{1,5})\s*([hd])\s*", text)
+    if match is None or not int(match[1]):
+        raise ValueError(f"{text!r} is no duration: write hours or days such as 6h or 1d")
+    return int(match[1]) * (HOUR if match[2] == "h" else 24 * HOUR)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from corrdiff_core.errors import CorrdiffError
 
-GPU_LIMIT = "corrdiff-gpu"
+GPU_LIMIT = "corrdiff-gpu"  # one slot: whoever holds it uses the GPU
+OPERATIONS_LIMIT = "corrdiff-operations"  # many slots: while one is taken, whoever works in the background gives way
 _DRAIN_SECONDS = 5
 STARTUP_SECONDS = 120  # a fresh database takes 6 s on two idle cores
 # The run's own report is what belongs on the terminal; a server still receives Prefect's log.
@@ -35,7 +36,7 @@ def prefect_api() -> Iterator[bool]:
     """Run what is inside against Prefect's API; yields whether it is a temporary one.
 
     A temporary server has a database of its own, so that runs side by side share no locks and a killed run leaves
-    nothing behind, and the GPU limit. A user's server has the limit that its operator made.
+    nothing behind, and the limits. A user's server has the limits that its operator made.
     """
     from prefect.settings import get_current_settings
 
@@ -43,7 +44,7 @@ def prefect_api() -> Iterator[bool]:
         yield False
         return
     with _temporary_server():
-        _make_gpu_limit()
+        _make_limits()
         yield True
 
 
@@ -97,8 +98,9 @@ def _guard(pid: int, home: Path) -> Iterator[None]:
         guard.communicate()
 
 
-def _make_gpu_limit() -> None:
+def _make_limits() -> None:
     from prefect.client.orchestration import get_client
 
     with get_client(sync_client=True) as client:
         client.upsert_global_concurrency_limit_by_name(GPU_LIMIT, limit=1)
+        client.upsert_global_concurrency_limit_by_name(OPERATIONS_LIMIT, limit=100)

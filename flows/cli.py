@@ -5,17 +5,15 @@ import signal
 import sys
 from collections.abc import Callable
 from types import FrameType
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 
 from corrdiff_core.cycle import parse_leads, parse_time
-from corrdiff_core.errors import ConfigurationError, CorrdiffError
+from corrdiff_core.errors import CorrdiffError
 from flows import datasets, evaluation, training
 from flows import models as registry
 from flows.models import Models
-
-Parsed = TypeVar("Parsed")
 
 app = typer.Typer(
     name="corrdiff",
@@ -75,6 +73,45 @@ def hourly(
 
 
 @app.command()
+def backfill(
+    source: Annotated[str, typer.Option(help="era5, gefs-p01, ... or the URL of your own data.")],
+    start: Annotated[
+        str | None, typer.Option(metavar="TIME", help="First valid time, or cycle [the archive's first].")
+    ] = None,
+    end: Annotated[str | None, typer.Option(metavar="TIME", help="Left out [the newest that is there].")] = None,
+    every: Annotated[str, typer.Option(help="Distance of the slots, or of the cycles: 1h, 6h, 1d.")] = "1h",
+    leads: Annotated[str | None, typer.Option(help="Of forecasts: 72, 0-12 or 0,3,6 [until the next cycle].")] = None,
+    members: Annotated[int | None, typer.Option(help="Ensemble size [the model's].")] = None,
+    model: Model = None,
+    models: Models = None,
+    archive: Archive = None,
+    cache: Annotated[str | None, typer.Option(metavar="DIR", help="For cut-outs of large files [./cache].")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the sampled noise [0].")] = None,
+    steps: Annotated[int | None, typer.Option(help="Sampler steps [the model's].")] = None,
+    solver: Annotated[str | None, typer.Option(help="heun or euler [the model's].")] = None,
+    device: Annotated[str | None, typer.Option(help="Torch device [cuda, else cpu].")] = None,
+    batch: Annotated[int | None, typer.Option(help="Members sampled at once [as many as fit].")] = None,
+    ahead: Annotated[int | None, typer.Option(help="Slots that are fetched while one is sampled [4].")] = None,
+    dask: Annotated[str | None, typer.Option(help="Dask scheduler whose workers fetch [threads].")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would take.")] = False,
+    overwrite: Annotated[
+        str | None, typer.Option(metavar="REASON", help="Make published slots again; what they were made of is kept.")
+    ] = None,
+    tries: Annotated[int, typer.Option(min=1, help="Of a slot that fails.")] = 3,
+) -> None:
+    """Make the slots of a period that are missing in the archive. Stopped and called again, it goes on.
+
+    Exit code 0: all are there; 75: some are not there yet, try again later; 1: a failure, named.
+    """
+    options = locals()
+    from flows.settings import Settings
+    from flows.slots import open_run
+
+    open_run(Settings.of(**{name: value for name, value in options.items() if name in Settings.model_fields}))
+    raise typer.Exit(_run("backfill", options).exit_code)
+
+
+@app.command()
 def retrain(
     dataset: Annotated[str | None, typer.Option(metavar="URL", help="Samples [CORRDIFF_DATASET].")] = None,
     name: Annotated[str, typer.Option(help="Of the model.")] = "taiwan",
@@ -111,9 +148,10 @@ def nature_write(
     """Write synthetic weather as GRIB2 with inventories, in NOAA's layout, for CORRDIFF_GFS_URL."""
     from corrdiff_core.cycle import HOUR
     from corrdiff_core.nature import SEED, write_gfs
+    from flows.settings import parsed
 
-    for lead_time in _asked(parse_leads, leads):
-        for url in write_gfs(directory, _asked(parse_time, init), [lead_time // HOUR], SEED if seed is None else seed):
+    for lead_time in parsed(parse_leads, leads):
+        for url in write_gfs(directory, parsed(parse_time, init), [lead_time // HOUR], SEED if seed is None else seed):
             typer.echo(url)
 
 
@@ -158,13 +196,6 @@ def _leave_at_once_on_interrupt(restore: Callable[[], None]) -> None:
         os._exit(128 + number)
 
     signal.signal(signal.SIGINT, leave)
-
-
-def _asked(parse: Callable[[str], Parsed], text: str) -> Parsed:
-    try:
-        return parse(text)
-    except ValueError as error:
-        raise ConfigurationError(str(error)) from None
 
 
 def main() -> None:

@@ -2,9 +2,7 @@
 
 import random
 import time
-from collections.abc import Callable
 from datetime import datetime
-from typing import TypeVar
 
 from prefect import flow
 from prefect.client.schemas.objects import State
@@ -15,14 +13,12 @@ from corrdiff_core.errors import ConfigurationError, CorrdiffError
 from flows.outcome import Outcome, Result, in_words
 from flows.production import RUNNER, make
 from flows.report import Report, Said, open_report
-from flows.settings import Settings
+from flows.settings import Settings, parsed
 from flows.slots import DEMO, DEMO_WARNING, Run, open_run
 from flows.tasks import draw, find_holes, find_published, find_window, update_latest
 from flows.window import Window, forced_window, missing
 
 POLL_SECONDS = 30.0
-
-Parsed = TypeVar("Parsed")
 
 
 @flow(name="hourly", task_runner=RUNNER)  # type: ignore[arg-type]  # Prefect wants it of its base future
@@ -52,7 +48,7 @@ def hourly(
     `leads` picks its leads. Completed: every slot is there, or NotYet by name. Failures raise SlotError, at the end.
     """
     options = {name: value for name, value in locals().items() if name in Settings.model_fields}
-    report, run, start = open_report(), open_run(Settings.of(**options)), _asked(parse_time, at)
+    report, run, start = open_report(), open_run(Settings.of(**options)), parsed(parse_time, at)
     if run.model == DEMO:
         report(Said(f"model {run.manifest.identity} {DEMO_WARNING}", warning=True))
     window = newest(run, start, report) if init is None and leads is None else forced(run, at, init, leads)
@@ -75,8 +71,8 @@ def forced(run: Run, at: str, init: str | None, leads: str | None) -> Window:
         raise ConfigurationError(f"leads {leads} of which cycle? name it by init, or leave leads out")
     if at != "now":
         raise ConfigurationError(f"at {at} and init {init} exclude each other: give one")
-    lead_times = _asked(parse_leads, leads) if leads else [hour * HOUR for hour in range(run.settings.hours)]
-    return forced_window(run.source(), _asked(parse_time, init), lead_times)
+    lead_times = parsed(parse_leads, leads) if leads else [hour * HOUR for hour in range(run.settings.hours)]
+    return forced_window(run.forecasts(), parsed(parse_time, init), lead_times)
 
 
 def newest(run: Run, start: datetime, report: Report) -> Window:
@@ -113,10 +109,3 @@ def heal(run: Run, start: datetime, report: Report) -> list[Outcome]:
     except (CorrdiffError, OSError) as error:
         report(Said(f"missed hours are left: {in_words(error)}", warning=True))
         return []
-
-
-def _asked(parse: Callable[[str], Parsed], text: str) -> Parsed:
-    try:
-        return parse(text)
-    except ValueError as error:
-        raise ConfigurationError(str(error)) from None

@@ -9,6 +9,7 @@ from flows.window import Window
 
 Status = Literal["published", "already there", "not there yet", "failed"]
 TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
+TOLD = 5  # reasons of failure that a backfill's error names, at most
 
 
 class SlotError(CorrdiffError):
@@ -63,6 +64,53 @@ class Result:
         if failed:
             count = f"{len(failed)} of {len(self.outcomes)} slots failed: " if len(self.outcomes) > 1 else ""
             raise SlotError(count + "; ".join(failed))
+
+
+@dataclass(frozen=True)
+class Backfilled:
+    """A whole backfill: `asked` slots, of which `there` were in the archive before, and what became of the others."""
+
+    asked: int
+    there: int
+    outcomes: tuple[Outcome, ...]
+    where: str
+
+    @property
+    def left(self) -> tuple[Outcome, ...]:
+        """Those that are not in the archive now."""
+        return tuple(outcome for outcome in self.outcomes if not outcome.good)
+
+    @property
+    def exit_code(self) -> int:
+        """0 where every slot is there, 75 where some are not there yet, 1 where one failed."""
+        statuses = {outcome.status for outcome in self.outcomes}
+        return 1 if "failed" in statuses else TRY_AGAIN if "not there yet" in statuses else 0
+
+    @property
+    def summary(self) -> str:
+        made = len(self.outcomes) - len(self.left)
+        late = [outcome for outcome in self.left if outcome.status == "not there yet"]
+        parts = [f"{self.there + made} of {self.asked} slots of {self.where} are in the archive, {made} of them new"]
+        if late:
+            parts.append(f"{len(late)} are not there yet, from {late[0].slot} on: {late[0].detail}")
+        if len(self.left) > len(late):
+            parts.append(f"{len(self.left) - len(late)} failed")
+        return "; ".join(parts)
+
+    def raise_failures(self) -> None:
+        """SlotError where a slot failed; names the first few, by reason."""
+        reasons: dict[str, list[Slot]] = {}
+        for outcome in self.left:
+            if outcome.status == "failed":
+                reasons.setdefault(outcome.detail, []).append(outcome.slot)
+        if reasons:
+            told = [f"{_slots(slots)}: {reason}" for reason, slots in list(reasons.items())[:TOLD]]
+            more = [f"and {len(reasons) - TOLD} other reasons"] if len(reasons) > TOLD else []
+            raise SlotError(f"{self.summary}: {'; '.join(told + more)}")
+
+
+def _slots(slots: list[Slot]) -> str:
+    return str(slots[0]) if len(slots) == 1 else f"{slots[0]} to {slots[-1]} ({len(slots)} slots)"
 
 
 def in_words(error: Exception) -> str:

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from corrdiff_core.cycle import Slot
-from flows.outcome import Outcome, Result
+from flows.outcome import Backfilled, Outcome, Result
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,8 @@ class Sampling:
     members: int
 
 
-Event = Said | Began | Sampling | Outcome | Result
+Event = Said | Began | Sampling | Outcome | Result | Backfilled
+SHOWN = 500  # rows of a table that a server keeps, at most
 Report = Callable[[Event], None]
 
 _listeners: ContextVar[tuple[Report, ...]] = ContextVar("listeners", default=())
@@ -109,6 +110,11 @@ def server_report() -> Report:
                 if event.picture:
                     create_markdown_artifact(f"![quicklook]({event.picture})\n\n{event.picture}", key="quicklook")
 
+            case Backfilled():
+                log.info(event.summary)
+                left = [_row(outcome) for outcome in event.left[:SHOWN]]
+                create_table_artifact(left, key="slots-left", description=event.summary)
+
     return report
 
 
@@ -135,6 +141,9 @@ class TerminalReport:
             case Result():
                 self.close()
                 self._end(event)
+            case Backfilled():
+                self.close()
+                self._line(event.summary)
 
     def close(self) -> None:
         """Take the bar off the terminal."""

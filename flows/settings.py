@@ -1,7 +1,8 @@
 """The settings of a run: one frozen object, from the environment (`CORRDIFF_...`) and from a run's own options."""
 
 import os
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -10,6 +11,8 @@ from corrdiff_core.errors import ConfigurationError
 from corrdiff_core.sources import SOURCES
 
 PREFIX = "CORRDIFF_"
+
+Parsed = TypeVar("Parsed")
 
 
 class Settings(BaseSettings):
@@ -36,6 +39,7 @@ class Settings(BaseSettings):
         default_factory=lambda given: os.environ.get(_url_variable(given.get("source", ""))) or None,
         description="root of the source's files: CORRDIFF_GFS_URL for gfs; where they are published by default",
     )
+    cache: str = Field("./cache", min_length=1, description="directory for what is cut out of large files once (ERA5)")
     hours: int = Field(13, ge=1, le=241, description="valid hours in a window; 13 as CWA's RWRF")
     members: int | None = Field(None, ge=1, le=10000)
     steps: int | None = Field(None, ge=1, le=1000, description="sampler steps")
@@ -45,6 +49,7 @@ class Settings(BaseSettings):
     fallback: bool = Field(True, description="whether the previous cycle may stand in for one that is late")
     batch: int | None = Field(None, ge=1, description="members sampled at once; as many as fit in memory by default")
     device: str | None = Field(None, description="torch device; CUDA when there is one")
+    ahead: int = Field(4, ge=1, le=256, description="slots of a backfill that are fetched while one is sampled")
     dask: str | None = Field(None, description="address of a Dask scheduler; threads of this process by default")
     home: str | None = Field(None, description="checkout that workers run the flows from; read by prefect.yaml")
 
@@ -69,6 +74,14 @@ class Settings(BaseSettings):
             return cls(**{name: value for name, value in options.items() if value is not None})
         except ValidationError as error:
             raise ConfigurationError("; ".join(_in_words(problem) for problem in error.errors())) from None
+
+
+def parsed(parse: Callable[[str], Parsed], text: str) -> Parsed:
+    """`parse` of an option's text; ConfigurationError where that makes no sense."""
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from None
 
 
 def _url_variable(source: str) -> str:

@@ -19,8 +19,8 @@ from corrdiff_core.errors import CheckpointError
 from corrdiff_core.manifest import Manifest, Sampling, read_manifest
 from corrdiff_core.quality import check_ensemble, check_inputs
 from corrdiff_core.registry import Registry, is_reference
-from corrdiff_core.sources import open_forecasts
-from corrdiff_core.sources.source import ForecastSource, NotYet
+from corrdiff_core.sources import as_forecasts, open_source
+from corrdiff_core.sources.source import ForecastSource, NotYet, Source
 from flows.settings import Settings
 
 if TYPE_CHECKING:
@@ -45,7 +45,8 @@ class Run:
 
     @cached_property
     def series(self) -> Series:
-        return Series("forecast", self.settings.source, self.manifest.identity)
+        source = self.source()
+        return Series(source.kind, source.name, self.manifest.identity)
 
     @cached_property
     def sampling(self) -> Sampling:
@@ -60,8 +61,13 @@ class Run:
             rho=default.rho,
         )
 
-    def source(self) -> ForecastSource:
-        return open_forecasts(self.settings.source, self.settings.source_url)
+    def source(self) -> Source:
+        """The same one every time; threads may share it."""
+        return _source(self.settings.source, self.settings.source_url, self.settings.cache)
+
+    def forecasts(self) -> ForecastSource:
+        """The source of a run that needs cycles; ConfigurationError where it has none."""
+        return as_forecasts(self.source())
 
     def archive(self) -> Archive:
         return Archive(self.settings.archive)
@@ -78,13 +84,19 @@ def open_run(settings: Settings) -> Run:
     return Run(settings, model, read_manifest(model))
 
 
-def fetch_slot(run: Run, slot: Slot) -> NotYet | None:
+@lru_cache(maxsize=4)
+def _source(name: str, url: str | None, cache: str) -> Source:
+    return open_source(name, url, cache)
+
+
+def fetch_slot(run: Run, slot: Slot, redo: str | None = None) -> NotYet | None:
     """Bring the slot's inputs into the archive, unless they are there; NotYet where the source does not have them.
 
-    Every check is done before the first write. Raises the SourceError, QualityError or GridError of what is wrong.
+    `redo` says why a published slot is to be made again: it is retracted once its new inputs have passed. Every check
+    is done before the first write. Raises the SourceError, QualityError or GridError of what is wrong.
     """
     archive, series = run.archive(), run.series
-    if archive.fetched(series, slot):
+    if redo is None and archive.fetched(series, slot):
         return None
     started, source = time.monotonic(), run.source()
     fetched = source.fetch(slot, run.manifest.domain.input_box)
@@ -92,7 +104,14 @@ def fetch_slot(run: Run, slot: Slot) -> NotYet | None:
         return fetched
     warnings = check_inputs(fetched.inputs, slot, run.manifest.input_statistics)
     archive.create(series, slot, _layout(run, source, slot, fetched.inputs))
-    provenance = fetched.provenance | {"warnings": warnings, "seconds": _seconds(started)}
+    if redo is not None:
+        archive.retract(series, slot, redo)
+    told = {
+        "preliminary": fetched.preliminary,
+        "warnings": [*fetched.provenance.get("warnings", ()), *warnings],
+        "seconds": _seconds(started),
+    }
+    provenance = fetched.provenance | told
     archive.write_inputs(series, slot, fetched.inputs, provenance)
     return None
 
@@ -120,15 +139,16 @@ def generate_slot(
     ensemble, device = _sampler.submit(sample).result()
     outputs = check_ensemble(ensemble, slot)
     started = time.monotonic()
-    archive.write(series, slot, ensemble)
+    stored = archive.write(series, slot, ensemble)
     clock["write"] = _seconds(started)
     provenance = _provenance(run, slot, fallback) | {
         "inputs": fetched,
         "outputs": outputs,
+        "stored_bytes": stored,
         "device": device,
         "seconds": {"fetch": fetched["seconds"], **clock},
     }
-    archive.publish(series, slot, provenance)
+    archive.publish(series, slot, provenance, preliminary=fetched.get("preliminary", False))
     return provenance
 
 
@@ -145,9 +165,10 @@ def draw_slot(archive: Archive, series: Series, slot: Slot, url: str | None = No
     return url
 
 
-def _layout(run: Run, source: ForecastSource, slot: Slot, inputs: xr.Dataset) -> Layout:
-    init_time = run.series.start(slot)
-    steps = source.plan(init_time, hours_from(init_time, LONGEST + 1))
+def _layout(run: Run, source: Source, slot: Slot, inputs: xr.Dataset) -> Layout:
+    steps: list[Slot] = []
+    if slot.init_time is not None:
+        steps = as_forecasts(source).plan(slot.init_time, hours_from(slot.init_time, LONGEST + 1))
     return Layout(
         domain=run.manifest.domain,
         members=run.sampling.members,

@@ -11,11 +11,11 @@ import xarray as xr
 
 from corrdiff_core.archive.checks import check_fields
 from corrdiff_core.archive.latest import Latest
-from corrdiff_core.archive.layout import Layout, Series, brief, differences
+from corrdiff_core.archive.layout import KINDS, Layout, Series, brief, differences
 from corrdiff_core.archive.objects import Objects, open_objects
-from corrdiff_core.archive.store import OUTPUTS_GROUP, Store
+from corrdiff_core.archive.store import OUTPUTS_GROUP, PRELIMINARY, REPLACED, Store, reason_digest
 from corrdiff_core.archive.template import INPUT_MARKER, INPUTS_GROUP, OUTPUT_MARKER, ROOT, build, epoch_seconds
-from corrdiff_core.cycle import HOUR, Slot, utc_now
+from corrdiff_core.cycle import HOUR, Slot, parse_time, utc_now
 from corrdiff_core.errors import ArchiveError
 
 LAYOUT = "layout.json"
@@ -142,14 +142,17 @@ class Archive:
 
     # Ensembles
 
-    def write(self, series: Series, slot: Slot, ensemble: xr.Dataset) -> None:
-        """Store the ensemble of a slot, (member, y, x); readers see it when it is published."""
+    def write(self, series: Series, slot: Slot, ensemble: xr.Dataset) -> int:
+        """Store the ensemble of a slot, (member, y, x), unseen until it is published; the bytes that it takes."""
         store = self._store(series, slot)
         check_fields(store, OUTPUTS_GROUP, slot, ensemble)
-        self._write_fields(store, OUTPUTS_GROUP, slot, ensemble)
+        return self._write_fields(store, OUTPUTS_GROUP, slot, ensemble)
 
-    def publish(self, series: Series, slot: Slot, provenance: dict[str, Any]) -> None:
-        """Make a slot visible to readers; ArchiveError where a variable is missing. `provenance`: plain JSON values."""
+    def publish(self, series: Series, slot: Slot, provenance: dict[str, Any], preliminary: bool = False) -> None:
+        """Make a slot visible to readers; ArchiveError where a variable is missing. `provenance`: plain JSON values.
+
+        `preliminary` says that its inputs will be replaced at their source; the slot is listed by `preliminary` then.
+        """
         store = self._store(series, slot)
         keys = [store.chunk_key(path, slot) for path in store.outputs]
         missing = [
@@ -160,7 +163,11 @@ class Archive:
                 f"{store.url}, {slot} cannot be published: {', '.join(missing)} not written; write it first"
             )
         self._objects.put(store.provenance_key(OUTPUTS_GROUP, slot), _to_json(provenance))
+        if preliminary:
+            self._objects.put(store.preliminary_key(slot), b"")
         self._mark(store, OUTPUT_MARKER, slot)
+        if not preliminary and series.kind == "hindcast":
+            self._objects.remove(store.preliminary_key(slot))
 
     def published(self, series: Series, time: datetime) -> set[Slot]:
         """The slots that are there, of a forecast's init_time or of the month that holds `time`; one listing."""
@@ -170,6 +177,17 @@ class Archive:
         """Init times or months (their first hour) that have a store, ascending; one being created may be among them."""
         starts = (series.parse_store(name) for name in self._objects.names(series.key))
         return sorted(start for start in starts if start is not None)
+
+    def series(self) -> list[Series]:
+        """Every series of the archive, forecasts first, by source and model."""
+        folders = self._objects.names
+        return [
+            Series(kind, source, model)
+            for kind in KINDS
+            for source in folders(kind)
+            for model in folders(f"{kind}/{source}")
+            if not model.endswith(".json")
+        ]
 
     def read(self, series: Series, slot: Slot) -> xr.Dataset:
         """The ensemble of a published slot, (member, y, x) with CF coordinates and scalar times."""
@@ -181,6 +199,37 @@ class Archive:
     def provenance(self, series: Series, slot: Slot) -> dict[str, Any]:
         """What a slot was published with."""
         return self._json(self._store(series, slot).provenance_key(OUTPUTS_GROUP, slot))
+
+    # Making slots again
+
+    def preliminary(self, series: Series, time: datetime) -> set[Slot]:
+        """The slots of a store that were published as preliminary; one listing."""
+        return self._named_after(series, time, PRELIMINARY)
+
+    def retract(self, series: Series, slot: Slot, reason: str) -> None:
+        """Take a published slot back, so that it is fetched and made again.
+
+        What it was published with is kept as `replaced/<valid time>.<digest of the reason>.json`. The marker of the
+        inputs goes first and that of the outputs last: cut off in between, the slot is not yet among `remade`.
+        """
+        store = self._store(series, slot)
+        self._objects.remove(store.chunk_key(INPUT_MARKER, slot))
+        replaced = {"reason": reason, "retracted": f"{utc_now().isoformat(timespec='seconds')}Z"}
+        record = _to_json({**replaced, "provenance": self._json(store.provenance_key(OUTPUTS_GROUP, slot))})
+        self._objects.create(store.replaced_key(slot, reason), record)
+        self._objects.remove(store.chunk_key(OUTPUT_MARKER, slot))
+
+    def remade(self, series: Series, time: datetime, reason: str) -> set[Slot]:
+        """The slots of a store that were retracted for `reason` and have been made again since; three listings."""
+        retracted = self._named_after(series, time, REPLACED, f".{reason_digest(reason)}")
+        return retracted and retracted & self.published(series, time) & self.inputs(series, time)
+
+    def _named_after(self, series: Series, time: datetime, folder: str, suffix: str = "") -> set[Slot]:
+        """The slots of a store that have an object `<valid time><suffix>.json` in one of its folders."""
+        start, ending = series.store_start(time), f"{suffix}.json"
+        names = self._objects.names(f"{series.store_key(start)}/{folder}")
+        times = [parse_time(name.removesuffix(ending)) for name in names if name.endswith(ending)]
+        return {Slot(time, start if series.kind == "forecast" else None) for time in times}
 
     # The newest run
 
@@ -216,13 +265,15 @@ class Archive:
 
     # Objects
 
-    def _write_fields(self, store: Store, group: str, slot: Slot, fields: xr.Dataset) -> None:
+    def _write_fields(self, store: Store, group: str, slot: Slot, fields: xr.Dataset) -> int:
         objects = self._objects
 
-        def write(path: str) -> None:
-            objects.put(*store.encode(path, slot, fields[path.rpartition("/")[2]].values))
+        def write(path: str) -> int:
+            key, data = store.encode(path, slot, fields[path.rpartition("/")[2]].values)
+            objects.put(key, data)
+            return len(data)
 
-        _each(write, store.field_paths(group))
+        return sum(_each(write, store.field_paths(group)))
 
     def _read_fields(self, store: Store, group: str, slot: Slot) -> xr.Dataset:
         keys = store.slot_keys(group, slot)
@@ -235,11 +286,13 @@ class Archive:
         return store.decode(group, slot, {key: data for key, data in objects.items() if data is not None})
 
     def _marked(self, series: Series, time: datetime, path: str) -> set[Slot]:
-        store = self._find(series, series.store_start(time))
-        if store is None:
-            return set()
-        names = self._objects.names(f"{store.key}/{path}/c")
-        return {store.slots[int(name)] for name in names if name.isdecimal()}
+        start = series.store_start(time)
+        names = self._objects.names(f"{series.store_key(start)}/{path}/c")
+        positions = [int(name) for name in names if name.isdecimal()]
+        if series.kind == "hindcast":  # every month has all its hours: nothing else need be read
+            return {Slot(start + position * HOUR) for position in positions}
+        store = self._find(series, start) if positions else None
+        return set() if store is None else {store.slots[position] for position in positions}
 
     def _mark(self, store: Store, path: str, slot: Slot) -> None:
         self._objects.put(*store.encode(path, slot, epoch_seconds(utc_now())))

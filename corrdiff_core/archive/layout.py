@@ -15,6 +15,10 @@ LAYOUT_FORMAT = 1  # raise when the template of a store changes in a way that ol
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # of a source, a model: what every storage takes for a folder
 
 
+Kind = Literal["forecast", "hindcast"]
+KINDS: tuple[Kind, ...] = ("forecast", "hindcast")
+
+
 @dataclass(frozen=True)
 class Series:
     """The stores of one source and one model: forecasts, one store per init_time, or a hindcast, one per month.
@@ -23,12 +27,12 @@ class Series:
     A store is found by its start: the init_time, or the first hour of the month.
     """
 
-    kind: Literal["forecast", "hindcast"]
+    kind: Kind
     source: str
     model: str
 
     def __post_init__(self) -> None:
-        if self.kind not in ("forecast", "hindcast"):
+        if self.kind not in KINDS:
             raise ArchiveError(f"series kind {self.kind!r} is neither 'forecast' nor 'hindcast'")
         for name in (self.source, self.model):
             if not NAME.fullmatch(name):

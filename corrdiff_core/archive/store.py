@@ -1,5 +1,6 @@
 """One opened store: where a slot's chunks lie, and their bytes, encoded and decoded by Zarr in memory."""
 
+import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +19,7 @@ from corrdiff_core.cycle import Slot, compact
 from corrdiff_core.errors import ArchiveError
 
 OUTPUTS_GROUP = ""  # the root of a store
+PRELIMINARY, REPLACED = "preliminary", "replaced"  # folders of a store, with an object for each slot concerned
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,12 @@ class Store:
     def provenance_key(self, group: str, slot: Slot) -> str:
         return "/".join(part for part in (self.key, group, "provenance", f"{compact(slot.valid_time)}.json") if part)
 
+    def preliminary_key(self, slot: Slot) -> str:
+        return f"{self.key}/{PRELIMINARY}/{compact(slot.valid_time)}.json"
+
+    def replaced_key(self, slot: Slot, reason: str) -> str:
+        return f"{self.key}/{REPLACED}/{compact(slot.valid_time)}.{reason_digest(reason)}.json"
+
     def encode(self, path: str, slot: Slot, values: ArrayLike) -> tuple[str, bytes]:
         """Key and bytes of the object that holds `slot` of an array; `values` are rounded as the layout says."""
         bits = self.layout["outputs"][path]["significant_bits"] if path in self.layout["outputs"] else None
@@ -108,6 +116,11 @@ class Store:
         hindcast = slot.init_time is None
         selected: xr.Dataset = dataset[names].isel({"time" if hindcast else "lead_time": self.index(slot)}).load()
         return selected.rename(time="valid_time") if hindcast else selected
+
+
+def reason_digest(reason: str) -> str:
+    """What stands for a reason in the names of objects."""
+    return hashlib.sha256(reason.encode()).hexdigest()[:8]
 
 
 def _buffer(data: bytes) -> Buffer:

@@ -5,7 +5,7 @@ from typing import Protocol, cast
 
 from corrdiff_core.errors import ConfigurationError
 from corrdiff_core.sources.gfs import GFS
-from corrdiff_core.sources.source import ForecastSource, Source
+from corrdiff_core.sources.source import ForecastSource, HindcastSource, Source
 
 
 class Opener(Protocol):
@@ -30,9 +30,15 @@ def open_source(name: str, url: str | None = None, cache: str | None = None) -> 
     return SOURCES[family](variant, url, cache)
 
 
-def open_forecasts(name: str, url: str | None = None, cache: str | None = None) -> ForecastSource:
-    """As `open_source`; ConfigurationError for a source of analyses, which has no cycles."""
-    source = open_source(name, url, cache)
+def as_forecasts(source: Source) -> ForecastSource:
+    """The source as one with cycles; ConfigurationError for a source of analyses, which has none."""
     if source.kind != "forecast":
-        raise ConfigurationError(f"{name} is a source of analyses and has no cycles: use `corrdiff backfill`")
+        raise ConfigurationError(f"{source.name} is a source of analyses and has no cycles: use `corrdiff backfill`")
     return cast(ForecastSource, source)
+
+
+def as_hindcast(source: Source) -> HindcastSource:
+    """The source as one of analyses; ConfigurationError for forecasts."""
+    if source.kind != "hindcast":
+        raise ConfigurationError(f"{source.name} is a source of forecasts, not of analyses: use another")
+    return cast(HindcastSource, source)

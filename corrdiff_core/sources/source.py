@@ -86,3 +86,7 @@ class HindcastSource(Source, Protocol):
         Beyond what is there now they go on at the usual step: `fetch` answers NotYet for them and names the end.
         """
         ...
+
+    def final(self, slot: Slot) -> bool:
+        """Whether what the source has of the slot will not be replaced; False where it has nothing of it yet."""
+        ...

@@ -132,6 +132,7 @@ def test_the_schedule_and_a_person_both_start_runs_that_fill_the_archive(
     copy.write_text(yaml.safe_dump(document))
     server.prefect("work-pool", "create", "corrdiff", "--type", "process")
     server.prefect("gcl", "create", "corrdiff-gpu", "--limit", "1")
+    server.prefect("gcl", "create", "corrdiff-operations", "--limit", "100")
     server.prefect("deploy", "--all", "--prefect-file", str(copy))
 
     worker_environment = server.environment | {"CORRDIFF_HOME": str(REPOSITORY), "CORRDIFF_HOURS": "2"}

@@ -16,7 +16,7 @@ from corrdiff_core.archive.layout import Series
 from corrdiff_core.cycle import HOUR, Slot
 from corrdiff_core.errors import ConfigurationError, CorrdiffError
 from corrdiff_core.registry import Registry
-from flows.api import GPU_LIMIT
+from flows.api import GPU_LIMIT, OPERATIONS_LIMIT
 from flows.hourly import hourly
 from flows.outcome import Result, SlotError
 from flows.report import Event, Said, reporting_to
@@ -30,6 +30,7 @@ def _server() -> Iterator[None]:
     with prefect_test_harness(server_startup_timeout=120):
         with get_client(sync_client=True) as client:
             client.upsert_global_concurrency_limit_by_name(GPU_LIMIT, limit=1)
+            client.upsert_global_concurrency_limit_by_name(OPERATIONS_LIMIT, limit=100)
         yield
 
 
@@ -276,7 +277,7 @@ def test_arguments_that_make_no_sense_are_named(run: Any, options: dict[str, Any
 def test_a_server_without_the_gpu_limit_is_told_how_to_make_it(
     run: Any, gfs: Gfs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flows.tasks.GPU_LIMIT", "no-such-gpu")
+    monkeypatch.setattr("flows.limits.GPU_LIMIT", "no-such-gpu")
     gfs.put(INIT, 0)
     with pytest.raises(ConfigurationError, match="prefect gcl create no-such-gpu --limit 1"):
         run(init=text(INIT), hours=1)
