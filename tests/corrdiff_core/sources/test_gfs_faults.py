@@ -8,7 +8,7 @@ from corrdiff_core.grid import TAIWAN
 from corrdiff_core.retries import TRIES
 from corrdiff_core.sources.gfs import GFS, write_lead
 from corrdiff_core.sources.source import Fetched
-from tests.faults import CUT
+from tests.faults import AFTER, BEFORE, CUT
 
 BOX = TAIWAN.input_box
 
@@ -21,7 +21,7 @@ def source(faulty, s3_url, weather, lead):
 
 def test_a_source_that_fails_now_and_then_gives_the_same_fields(source, faulty, lead):
     local = lead.source.fetch(lead.slot, BOX)
-    faulty.faults.rate = 0.2
+    faulty.faults.rate, faulty.faults.kinds = 0.2, (*BEFORE, *AFTER, CUT)
     for _ in range(3):
         answer = source.fetch(lead.slot, BOX)
         assert isinstance(answer, Fetched)
