@@ -3,5 +3,6 @@
 from corrdiff_core.archive.archive import Archive
 from corrdiff_core.archive.latest import Latest
 from corrdiff_core.archive.layout import Layout, Series
+from corrdiff_core.archive.readers import open_forecasts, open_hindcast
 
-__all__ = ["Archive", "Latest", "Layout", "Series"]
+__all__ = ["Archive", "Latest", "Layout", "Series", "open_forecasts", "open_hindcast"]

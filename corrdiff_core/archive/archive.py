@@ -13,12 +13,22 @@ from corrdiff_core.archive.checks import check_fields
 from corrdiff_core.archive.latest import Latest
 from corrdiff_core.archive.layout import KINDS, Layout, Series, brief, differences
 from corrdiff_core.archive.objects import Objects, open_objects
-from corrdiff_core.archive.store import OUTPUTS_GROUP, PRELIMINARY, REPLACED, Store, reason_digest
+from corrdiff_core.archive.store import (
+    LAYOUT,
+    OUTPUTS_GROUP,
+    PRELIMINARY,
+    REPLACED,
+    Store,
+    marked,
+    open_store,
+    read_json,
+    reason_digest,
+    store_starts,
+)
 from corrdiff_core.archive.template import INPUT_MARKER, INPUTS_GROUP, OUTPUT_MARKER, ROOT, build, epoch_seconds
 from corrdiff_core.cycle import HOUR, Slot, parse_time, utc_now
 from corrdiff_core.errors import ArchiveError
 
-LAYOUT = "layout.json"
 _CONCURRENT_OBJECTS = 8
 
 Item = TypeVar("Item")
@@ -97,12 +107,10 @@ class Archive:
     def _find(self, series: Series, start: datetime) -> Store | None:
         key = series.store_key(start)
         if key not in self._stores:
-            root = self._objects.get(f"{key}/{ROOT}")
-            if root is None:
+            store = open_store(self._objects, series, start)
+            if store is None:
                 return None
-            layout = self._json(f"{key}/{LAYOUT}")
-            slots = series.slots(start, [hours * HOUR for hours in layout["lead_hours"]])
-            self._stores[key] = Store(key=key, url=self._url(key), layout=layout, slots=slots, root=root)
+            self._stores[key] = store
         return self._stores[key]
 
     def _store(self, series: Series, slot: Slot) -> Store:
@@ -175,8 +183,7 @@ class Archive:
 
     def stores(self, series: Series) -> list[datetime]:
         """Init times or months (their first hour) that have a store, ascending; one being created may be among them."""
-        starts = (series.parse_store(name) for name in self._objects.names(series.key))
-        return sorted(start for start in starts if start is not None)
+        return store_starts(self._objects, series)
 
     def series(self) -> list[Series]:
         """Every series of the archive, forecasts first, by source and model."""
@@ -287,25 +294,17 @@ class Archive:
 
     def _marked(self, series: Series, time: datetime, path: str) -> set[Slot]:
         start = series.store_start(time)
-        names = self._objects.names(f"{series.store_key(start)}/{path}/c")
-        positions = [int(name) for name in names if name.isdecimal()]
-        if series.kind == "hindcast":  # every month has all its hours: nothing else need be read
-            return {Slot(start + position * HOUR) for position in positions}
-        store = self._find(series, start) if positions else None
-        return set() if store is None else {store.slots[position] for position in positions}
+        if series.kind == "hindcast":  # a month has all its hours: nothing but the listing need be read
+            names = self._objects.names(f"{series.store_key(start)}/{path}/c")
+            return {Slot(start + int(name) * HOUR) for name in names if name.isdecimal()}
+        store = self._find(series, start)
+        return set() if store is None else marked(self._objects, store, path)
 
     def _mark(self, store: Store, path: str, slot: Slot) -> None:
         self._objects.put(*store.encode(path, slot, epoch_seconds(utc_now())))
 
     def _json(self, key: str) -> dict[str, Any]:
-        data = self._objects.get(key)
-        if data is None:
-            raise ArchiveError(f"{self._url(key)} is gone: the store is not whole, delete it")
-        try:
-            values: dict[str, Any] = json.loads(data)
-        except ValueError as error:
-            raise ArchiveError(f"{self._url(key)} is no JSON ({error}): the store is broken, delete it") from None
-        return values
+        return read_json(self._objects, key)
 
 
 def _latest_key(source: str) -> str:

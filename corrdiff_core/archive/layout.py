@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from corrdiff_core.cycle import HOUR, Slot, compact, hours_from, parse_time, whole_hours
+from corrdiff_core.cycle import HOUR, Slot, compact, hours_from, whole_hours
 from corrdiff_core.errors import ArchiveError
 from corrdiff_core.grid import Domain, Float64
 from corrdiff_core.variables import INPUTS, OUTPUTS, Variable
@@ -62,11 +62,13 @@ class Series:
 
     def parse_store(self, name: str) -> datetime | None:
         """The start of the store called `name`, None where that is no store of this series."""
-        if self.kind == "forecast" and re.fullmatch(r"\d{8}T\d{2}\.zarr", name):
-            return parse_time(name.removesuffix(".zarr"))
-        if self.kind == "hindcast" and re.fullmatch(r"\d{6}\.zarr", name):
-            return datetime.strptime(name, "%Y%m.zarr")
-        return None
+        digits = r"\d{8}T\d{2}\.zarr" if self.kind == "forecast" else r"\d{6}\.zarr"
+        if not re.fullmatch(digits, name):
+            return None
+        try:
+            return datetime.strptime(name, "%Y%m%dT%H.zarr" if self.kind == "forecast" else "%Y%m.zarr")
+        except ValueError:  # there is no such day
+            return None
 
     def slots(self, start: datetime, lead_times: Sequence[timedelta]) -> tuple[Slot, ...]:
         """Every slot that a store has room for, in the order of its slot dimension."""
@@ -118,11 +120,13 @@ class Layout:
         }
 
 
-def differences(stored: dict[str, Any], asked: dict[str, Any]) -> list[str]:
-    """Both sides of every disagreement between two `Layout.to_dict`, in words."""
+def differences(
+    stored: dict[str, Any], asked: dict[str, Any], words: str = "{} is {} in the store but {} is asked for"
+) -> list[str]:
+    """Both sides of every disagreement between two `Layout.to_dict`, in words: what, on the left, on the right."""
     left, right = dict(_flatten(stored)), dict(_flatten(asked))
     return [
-        f"{name} is {brief(left.get(name))} in the store but {brief(right.get(name))} is asked for"
+        words.format(name, brief(left.get(name)), brief(right.get(name)))
         for name in sorted(left.keys() | right.keys())
         if left.get(name) != right.get(name)
     ]

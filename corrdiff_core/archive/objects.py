@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import socket
 import threading
 import time
@@ -9,9 +10,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Protocol
-
-from fsspec.core import url_to_fs
+from typing import Protocol
 
 from corrdiff_core.errors import ArchiveError
 
@@ -49,13 +48,25 @@ class Objects(Protocol):
         """Last parts of what lies directly under `key`, listed afresh, ascending; empty where nothing does."""
         ...
 
+    def sizes(self, key: str) -> dict[str, int]:
+        """The key and the bytes of every object below `key`, however deep, listed afresh; empty where there is none."""
+        ...
+
+    def remove_below(self, key: str) -> None:
+        """Every object below `key` is gone, in no certain order, if any was there."""
+        ...
+
 
 def open_objects(url: str) -> Objects:
     """The objects under `url`; a URL without a scheme is a local directory."""
     scheme, separator, path = url.partition("://")
     if not separator:
         return LocalObjects(url)
-    return LocalObjects(path) if scheme in ("file", "local") else RemoteObjects(url)
+    if scheme in ("file", "local"):
+        return LocalObjects(path)
+    from corrdiff_core.archive.remote import RemoteObjects  # what it needs takes a second to import
+
+    return RemoteObjects(url)
 
 
 @contextmanager
@@ -107,6 +118,19 @@ class LocalObjects:
         except (FileNotFoundError, NotADirectoryError):
             return []
 
+    def sizes(self, key: str) -> dict[str, int]:
+        sizes = {}
+        with _named(self.url, key):
+            for path in (self.root / key).rglob("*"):
+                with suppress(FileNotFoundError):  # somebody else's partial file, just renamed
+                    if path.is_file():
+                        sizes[path.relative_to(self.root).as_posix()] = path.stat().st_size
+        return sizes
+
+    def remove_below(self, key: str) -> None:
+        with _named(self.url, key), suppress(FileNotFoundError):
+            shutil.rmtree(self.root / key)
+
 
 def _partial(path: Path) -> Path:
     """The name under which this thread writes `path`; leftovers of killed writers of `path` are removed."""
@@ -152,60 +176,3 @@ def _written_beside(path: Path, data: bytes) -> Iterator[Path]:
         yield partial
     finally:
         partial.unlink(missing_ok=True)
-
-
-class RemoteObjects:
-    """Any other fsspec filesystem. Make it in the process and thread that owns it: s3fs does not survive a fork."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url.rstrip("/")
-        self._filesystem, self._root = _filesystem(self.url)
-
-    def _path(self, key: str) -> str:
-        return f"{self._root}/{key}"
-
-    def get(self, key: str) -> bytes | None:
-        with _named(self.url, key):
-            try:
-                data = self._filesystem.cat_file(self._path(key), start=0)  # with a start, s3fs does not ask the size
-            except FileNotFoundError:
-                return None
-            return bytes(data)
-
-    def put(self, key: str, data: bytes) -> None:
-        with _named(self.url, key):
-            self._filesystem.pipe_file(self._path(key), data)
-
-    def create(self, key: str, data: bytes) -> bool:
-        if self.exists(key):
-            return False
-        with _named(self.url, key):
-            try:
-                self._filesystem.pipe_file(self._path(key), data, mode="create")
-            except OSError:  # some stores name the failed condition otherwise than FileExistsError
-                if not self.exists(key):
-                    raise
-                return False
-            return True
-
-    def remove(self, key: str) -> None:
-        with _named(self.url, key), suppress(FileNotFoundError):
-            self._filesystem.rm_file(self._path(key))
-
-    def exists(self, key: str) -> bool:
-        with _named(self.url, key):
-            return bool(self._filesystem.exists(self._path(key)))
-
-    def names(self, key: str) -> list[str]:
-        with _named(self.url, key):
-            try:
-                paths = self._filesystem.ls(self._path(key), detail=False, refresh=True)
-            except FileNotFoundError:
-                return []
-        return sorted(path.rstrip("/").rpartition("/")[2] for path in paths)
-
-
-def _filesystem(url: str) -> tuple[Any, str]:
-    """fsspec keeps one filesystem per process and thread; listings are never cached."""
-    filesystem, root = url_to_fs(url, use_listings_cache=False)  # type: ignore[no-untyped-call]
-    return filesystem, root.rstrip("/")

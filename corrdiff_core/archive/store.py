@@ -2,24 +2,29 @@
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
-from functools import cached_property
+from datetime import datetime
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 import xarray as xr
 import zarr
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from zarr.core.buffer import Buffer, default_buffer_prototype
 from zarr.storage import MemoryStore
 
+from corrdiff_core.archive.layout import Series
+from corrdiff_core.archive.objects import Objects, open_objects
 from corrdiff_core.archive.quantize import round_mantissa
 from corrdiff_core.archive.template import INPUT_MARKER, INPUTS_GROUP, OUTPUT_MARKER, ROOT
-from corrdiff_core.cycle import Slot, compact
+from corrdiff_core.cycle import HOUR, Slot, compact
 from corrdiff_core.errors import ArchiveError
 
 OUTPUTS_GROUP = ""  # the root of a store
 PRELIMINARY, REPLACED = "preliminary", "replaced"  # folders of a store, with an object for each slot concerned
+LAYOUT = "layout.json"
 
 
 @dataclass(frozen=True)
@@ -95,27 +100,102 @@ class Store:
         key = self.chunk_key(path, slot)
         return key, memory[key.removeprefix(f"{self.key}/{path}/")].to_bytes()
 
+    def shards(self, archive: str, path: str) -> "Shards":
+        """An array of this store in the archive at that URL."""
+        return Shards(archive, self.key, path, self._documents[path])
+
     def slot_keys(self, group: str, slot: Slot) -> list[str]:
         """The objects from which `decode` makes one slot: fields, coordinates, the group's own metadata."""
-        fields = self.field_paths(group)
-        constant = [
+        own = [f"{self.key}/{group}/{ROOT}"] if group else []
+        return [*own, *self.constant_keys(group), *(self.chunk_key(path, slot) for path in self.field_paths(group))]
+
+    def constant_keys(self, group: str) -> list[str]:
+        """The objects of a group that do not grow with its slots: coordinates, the grid."""
+        return [
             f"{self.key}/{_chunk_name(path, 0, len(document['shape']))}"
             for path, document in self._documents.items()
-            if path not in (*fields, OUTPUT_MARKER, INPUT_MARKER)
+            if path not in (*self.field_paths(group), OUTPUT_MARKER, INPUT_MARKER)
             and path.startswith(f"{INPUTS_GROUP}/") == (group == INPUTS_GROUP)
         ]
-        own = [f"{self.key}/{group}/{ROOT}"] if group else []
-        return [*own, *constant, *(self.chunk_key(path, slot) for path in fields)]
 
     def decode(self, group: str, slot: Slot, objects: dict[str, bytes]) -> xr.Dataset:
         """One slot from the objects that `slot_keys` names; its times are scalar coordinates."""
-        memory = {key.removeprefix(f"{self.key}/"): _buffer(data) for key, data in objects.items()}
-        memory[ROOT] = _buffer(self.root)
-        dataset = xr.open_zarr(MemoryStore(memory), group=group or None, decode_coords="all", chunks=None)
+        dataset = self.open(group, objects)
         names = self.inputs if group else self.outputs
         hindcast = slot.init_time is None
         selected: xr.Dataset = dataset[names].isel({"time" if hindcast else "lead_time": self.index(slot)}).load()
         return selected.rename(time="valid_time") if hindcast else selected
+
+    def open(self, group: str, objects: dict[str, bytes]) -> xr.Dataset:
+        """A group as xarray shows it, of which no more is there than `objects`; read lazily."""
+        memory = {key.removeprefix(f"{self.key}/"): _buffer(data) for key, data in objects.items()}
+        memory[ROOT] = _buffer(self.root)
+        opened: xr.Dataset = xr.open_zarr(MemoryStore(memory), group=group or None, decode_coords="all", chunks=None)
+        return opened
+
+
+@dataclass(frozen=True)
+class Shards:
+    """One array of a store, an object per slot; small enough to travel to where it is read."""
+
+    archive: str
+    store: str
+    path: str
+    document: dict[str, Any]
+
+    def read(self, index: int) -> NDArray[Any]:
+        """The values at `index` of the slot dimension, without it; what is not there is an ArchiveError, never NaN."""
+        objects = _objects(self.archive, os.getpid())
+        name = _chunk_name(self.path, index, len(self.document["shape"]))
+        data = objects.get(f"{self.store}/{name}")
+        if data is None:
+            raise ArchiveError(
+                f"{objects.url}/{self.store}/{name} is gone though its slot is published: was the store pruned while"
+                " it was read? Open the archive anew, or delete and redo the slot"
+            )
+        memory = {ROOT: _buffer(json.dumps(self.document).encode()), name.removeprefix(f"{self.path}/"): _buffer(data)}
+        return np.asarray(zarr.open_array(MemoryStore(memory), mode="r")[index])
+
+
+@lru_cache(maxsize=8)
+def _objects(url: str, process: int) -> Objects:
+    """Of one process: a filesystem with an event loop does not survive a fork."""
+    return open_objects(url)
+
+
+def store_starts(objects: Objects, series: Series) -> list[datetime]:
+    """The starts of the stores of `series`, ascending, those that are being created among them; one listing."""
+    starts = (series.parse_store(name) for name in objects.names(series.key))
+    return sorted(start for start in starts if start is not None)
+
+
+def open_store(objects: Objects, series: Series, start: datetime) -> Store | None:
+    """The store of `series` that begins at `start`, None where there is none; two requests."""
+    key = series.store_key(start)
+    root = objects.get(f"{key}/{ROOT}")
+    if root is None:
+        return None
+    layout = read_json(objects, f"{key}/{LAYOUT}")
+    slots = series.slots(start, [hours * HOUR for hours in layout["lead_hours"]])
+    return Store(key=key, url=f"{objects.url}/{key}", layout=layout, slots=slots, root=root)
+
+
+def marked(objects: Objects, store: Store, path: str) -> set[Slot]:
+    """The slots whose chunk of the marker at `path` is there; one listing."""
+    names = objects.names(f"{store.key}/{path}/c")
+    return {store.slots[int(name)] for name in names if name.isdecimal()}
+
+
+def read_json(objects: Objects, key: str) -> dict[str, Any]:
+    """A JSON object that must be there."""
+    data = objects.get(key)
+    if data is None:
+        raise ArchiveError(f"{objects.url}/{key} is gone: the store is not whole, delete it")
+    try:
+        values: dict[str, Any] = json.loads(data)
+    except ValueError as error:
+        raise ArchiveError(f"{objects.url}/{key} is no JSON ({error}): the store is broken, delete it") from None
+    return values
 
 
 def reason_digest(reason: str) -> str:

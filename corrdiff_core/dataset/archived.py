@@ -3,15 +3,14 @@
 import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Literal
 
 from corrdiff_core.archive import Archive, Series
+from corrdiff_core.archive.layout import KINDS, Kind
 from corrdiff_core.archive.objects import Objects, open_objects
 from corrdiff_core.cycle import Slot
 from corrdiff_core.dataset.origins import Field, input_field
 from corrdiff_core.errors import DatasetError
 
-KINDS: tuple[Literal["forecast", "hindcast"], ...] = ("forecast", "hindcast")
 _LONGEST = timedelta(days=31)  # of what a store holds: a month of hindcast; forecasts are shorter
 
 
@@ -71,7 +70,7 @@ class ArchivedInputs:
         return fields
 
 
-def _inside(url: str) -> tuple[str, Literal["forecast", "hindcast"], str] | None:
+def _inside(url: str) -> tuple[str, Kind, str] | None:
     """Archive, kind and source of `<archive>/forecast/<source>`."""
     for kind in KINDS:
         match = re.fullmatch(rf"(.+)/{kind}/([^/]+)/?", url)

@@ -4,17 +4,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
+from http.client import IncompleteRead
 from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import uuid4
 
 import aiohttp
 import fsspec
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError  # type: ignore[import-untyped]
+from botocore.exceptions import ClientError, NoCredentialsError  # type: ignore[import-untyped]
 from fsspec.implementations.local import LocalFileSystem
 
 from corrdiff_core.errors import ConfigurationError, SourceError
+from corrdiff_core.retries import FAILURES, in_words, passing, patiently, storage_options, without_own_retries
 
 ABSENT = frozenset({404, 410})  # every other HTTP status is a refusal or a failure, never "not there"
 
@@ -70,7 +72,8 @@ class Root:
     """An fsspec URL (`s3://`, `http(s)://`, `memory://`, a local directory) below which objects are read and written.
 
     Objects are named relative to it. No listing is cached, so an object that has just appeared is seen. `options` are
-    those of the filesystem; what they leave open comes from fsspec's own configuration and the environment.
+    those of the filesystem; what they leave open comes from fsspec's own configuration and the environment. Failures
+    that pass are tried again (`retries.patiently`), a range of bytes for itself.
     """
 
     url: str
@@ -79,14 +82,15 @@ class Root:
     @cached_property
     def filesystem_and_path(self) -> tuple[Any, str]:
         try:
+            options = {**storage_options(self.url), **dict(self.options)}
             filesystem, path = fsspec.core.url_to_fs(  # type: ignore[no-untyped-call]
-                self.url, use_listings_cache=False, skip_instance_cache=True, **dict(self.options)
+                self.url, use_listings_cache=False, skip_instance_cache=True, **options
             )
         except (ImportError, ValueError) as error:
             raise ConfigurationError(
                 f"{self.url} cannot be opened ({error}): give a local directory or an s3:// or https:// URL"
             ) from error
-        return filesystem, path.rstrip("/")
+        return without_own_retries(filesystem), path.rstrip("/")
 
     def url_of(self, name: str) -> str:
         return f"{self.url.rstrip('/')}/{name}"
@@ -102,7 +106,7 @@ class Root:
         url = self.url_of(name)
         try:
             with reaching(url):
-                info = filesystem.info(f"{root}/{name}")
+                info = patiently(lambda: filesystem.info(f"{root}/{name}"))
         except FileNotFoundError as error:
             self._refuse_hidden_failure(url, error)
             return None
@@ -115,9 +119,17 @@ class Root:
         times. Raises SourceError for a body of another length, FileNotFoundError where the object is gone, and
         SourceError or ConnectionError as `find`.
         """
+        bodies: dict[Span, bytes] = {}
         smallest = min(spans, key=lambda span: span.size)
-        bodies = dict(self._read_concurrently(found, [smallest]))
-        bodies.update(self._read_concurrently(found, [span for span in spans if span != smallest]))
+        for group in ([smallest], [span for span in spans if span != smallest]):
+            with reaching(found.url):
+                try:
+                    patiently(partial(self._read_rest, found, group, bodies))
+                except IncompleteRead as error:
+                    raise SourceError(
+                        f"{found.url}: {in_words(error)}: the object was cut, or the server cuts its answers: use"
+                        " another mirror"
+                    ) from error
         return [bodies[span] for span in spans]
 
     def write(self, name: str, data: bytes) -> None:
@@ -126,7 +138,7 @@ class Root:
         path = f"{root}/{name}"
         with reaching(self.url_of(name)):
             if not isinstance(filesystem, LocalFileSystem):
-                filesystem.pipe_file(path, data)
+                patiently(lambda: filesystem.pipe_file(path, data))
                 return
             partial = Path(f"{path}.{uuid4().hex}.part")
             partial.parent.mkdir(parents=True, exist_ok=True)
@@ -140,45 +152,57 @@ class Root:
         """The object is gone, if it was there."""
         filesystem, root = self.filesystem_and_path
         with suppress(FileNotFoundError), reaching(self.url_of(name)):
-            filesystem.rm_file(f"{root}/{name}")
+            patiently(lambda: filesystem.rm_file(f"{root}/{name}"))
 
-    def _read_concurrently(self, found: Found, spans: list[Span]) -> Iterator[tuple[Span, bytes]]:
+    def _read_rest(self, found: Found, spans: Sequence[Span], bodies: dict[Span, bytes]) -> None:
+        """Add to `bodies` those of `spans` that it lacks; the first failure is raised, one that lasts before others."""
         filesystem, root = self.filesystem_and_path
-        paths = [f"{root}/{found.name}"] * len(spans)
-        with reaching(found.url):
-            bodies = filesystem.cat_ranges(
-                paths, [span.start for span in spans], [span.stop for span in spans], on_error="raise"
-            )
-        for span, body in zip(spans, bodies, strict=True):
-            if len(body) != span.size:
-                raise SourceError(
-                    f"{found.url}: asked for the {span.size} bytes {span.start}..{span.stop - 1}, got {len(body)}: "
-                    "the server ignores Range requests or cut its answer; use another mirror"
-                )
-            yield span, body
+        rest = [span for span in spans if span not in bodies]
+        paths = [f"{root}/{found.name}"] * len(rest)
+        starts, stops = [span.start for span in rest], [span.stop for span in rest]
+        failures: list[BaseException] = []
+        for span, body in zip(rest, filesystem.cat_ranges(paths, starts, stops, on_error="return"), strict=True):
+            if isinstance(body, BaseException):
+                failures.append(body)
+                continue
+            sides = f"asked for the {span.size} bytes {span.start}..{span.stop - 1}, got {len(body)}"
+            if len(body) > span.size:
+                raise SourceError(f"{found.url}: {sides}: the server ignores Range requests; use another mirror")
+            if len(body) < span.size:
+                failures.append(IncompleteRead(body, span.size - len(body)))
+                failures[-1].add_note(sides)
+            else:
+                bodies[span] = body
+        if failures:
+            raise min(failures, key=passing)
 
     def _refuse_hidden_failure(self, url: str, error: FileNotFoundError) -> None:
         """fsspec reports some failures as FileNotFoundError; only a true absence may pass for one."""
         cause = error.__cause__
         if isinstance(cause, aiohttp.ClientResponseError):
-            _refuse_status(url, cause.status)
+            _refuse_status(url, cause.status, error)
         elif isinstance(cause, ClientError):
             if cause.response["Error"]["Code"] == "NoSuchBucket":
                 raise ConfigurationError(f"{self.url}: no such bucket: create it or correct the URL") from error
         elif isinstance(cause, aiohttp.ClientError | TimeoutError | ConnectionError):
-            raise ConnectionError(f"{url} could not be reached: {cause!r}") from error
+            raise ConnectionError(f"{url} could not be reached: {cause!r}{_notes(error)}") from error
         filesystem, root = self.filesystem_and_path
         if isinstance(filesystem, LocalFileSystem) and not Path(root).is_dir():
             raise ConfigurationError(f"{root}: no such directory: create it or correct the URL") from error
 
 
-def _refuse_status(url: str, status: int) -> None:
+def _notes(error: BaseException) -> str:
+    """What `patiently` noted on an error, for the end of a message."""
+    return "".join(f"; {note}" for note in getattr(error, "__notes__", []))
+
+
+def _refuse_status(url: str, status: int, error: BaseException) -> None:
     if status in {401, 403}:
         raise SourceError(
             f"{url}: HTTP {status}: the server refuses it, it is not merely absent: use a mirror that still has it"
         )
     if status not in ABSENT:
-        raise ConnectionError(f"{url}: HTTP {status}: the server failed, try again later")
+        raise ConnectionError(f"{url}: HTTP {status}: the server failed, try again later{_notes(error)}")
 
 
 def _found(name: str, url: str, info: dict[str, Any]) -> Found:
@@ -208,7 +232,7 @@ def reaching(url: str) -> Iterator[None]:
             "object cannot be told from a forbidden one"
         ) from error
     except aiohttp.ClientResponseError as error:
-        _refuse_status(url, error.status)
+        _refuse_status(url, error.status, error)
         raise ConnectionError(f"{url} could not be read: HTTP {error.status}") from error
-    except (OSError, aiohttp.ClientError, BotoCoreError, ClientError) as error:
-        raise ConnectionError(f"{url} could not be read: {error!r}") from error
+    except FAILURES as error:
+        raise ConnectionError(f"{url} could not be read: {error!r}{_notes(error)}") from error
