@@ -12,13 +12,12 @@ import xarray as xr
 
 from corrdiff_core import nature
 from corrdiff_core.cycle import HOUR, Slot
-from corrdiff_core.dataset import box_lines
 from corrdiff_core.errors import SourceError
 from corrdiff_core.nature_era5 import write_ncar
 from corrdiff_core.sources.era5 import ERA5
 from corrdiff_core.sources.era5_ncar import KINDS, object_name
 from corrdiff_core.sources.source import NotYet
-from tests.corrdiff_core.sources.era5_cases import HOURS, SLOT, START, assert_weather
+from tests.corrdiff_core.sources.era5_cases import HOURS, SLOT, START, assert_weather, lines_of
 from tests.small_domain import SMALL
 
 DAY = START.replace(hour=0)
@@ -97,7 +96,7 @@ def test_a_file_that_was_replaced_is_read_anew(files):
 
 
 def expected_t500():
-    return nature.weather(nature.SEED, SLOT.valid_time, *box_lines(BOX))["t500"]
+    return nature.weather(nature.SEED, SLOT.valid_time, *lines_of(BOX))["t500"]
 
 
 def change(path: Path, edit) -> None:
