@@ -12,7 +12,6 @@ from corrdiff_core.cycle import Slot
 from corrdiff_core.sources.source import NotYet
 from flows.production import BEHIND, Stages
 from flows.report import report_members
-from flows.retries import patiently
 from flows.slots import Run, fetch_slot, generate_slot
 
 if TYPE_CHECKING:
@@ -23,18 +22,17 @@ PATIENCE = 24  # failures in a row after which the rest of a backfill is left: s
 
 @contextmanager
 def threads(run: Run, redo: Mapping[Slot, str]) -> Iterator[Stages]:
-    """The stages of a run's slots in threads of their own, each tried again while its failures are transient.
+    """The stages of a run's slots in threads of their own.
 
     With a Dask scheduler inputs are fetched by its workers, which reach archive and cache by the same URLs.
     """
     ahead, local = run.settings.ahead, replace(run, settings=run.settings.model_copy(update={"dask": None}))
-    fetch = patiently(fetch_slot if run.settings.dask is None else _on_cluster)
-    generate = patiently(generate_slot)
+    fetch = fetch_slot if run.settings.dask is None else _on_cluster
     with ThreadPoolExecutor(ahead, "fetch") as fetching, ThreadPoolExecutor(BEHIND, "generate") as generating:
         try:
             yield Stages(
                 fetch=lambda slot: _start(fetching, fetch, run, slot, redo.get(slot)),
-                generate=lambda slot: _start(generating, generate, local, slot, None, report_members(slot)),
+                generate=lambda slot: _start(generating, generate_slot, local, slot, None, report_members(slot)),
                 ahead=ahead,
                 patience=PATIENCE,
             )

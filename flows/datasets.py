@@ -20,6 +20,9 @@ End = Annotated[str, typer.Option(metavar="TIME", help="The hours end before it.
 SkipHoles = Annotated[
     bool, typer.Option("--skip-holes", help="Leave out hours with missing or impossible values, and say so.")
 ]
+Cache = Annotated[
+    str | None, typer.Option(metavar="DIR", help="Where hours of a source such as era5 are kept [nowhere].")
+]
 Dask = Annotated[str | None, typer.Option(help="Address of a Dask scheduler [threads].")]
 Seed = Annotated[int | None, typer.Option(help="Of the weather [that of the demo checkpoint's training].")]
 
@@ -28,7 +31,7 @@ Seed = Annotated[int | None, typer.Option(help="Of the weather [that of the demo
 def build(
     dataset: Url,
     source: Annotated[
-        str, typer.Option(metavar="SOURCE", help="Inputs: an archive, or a Zarr or NetCDF with our variables.")
+        str, typer.Option(metavar="SOURCE", help="Inputs: era5, an archive, or a Zarr or NetCDF with our variables.")
     ],
     truth: Annotated[
         str, typer.Option(metavar="URL", help="A Zarr or NetCDF with mrr, t2m, u10m, v10m, or the CWA dataset.")
@@ -36,6 +39,7 @@ def build(
     start: Start,
     end: End,
     skip_holes: SkipHoles = False,
+    cache: Cache = None,
     dask: Dask = None,
 ) -> None:
     """Build a dataset, or go on where an earlier call stopped."""
@@ -44,7 +48,7 @@ def build(
 
     with workers(dask):
         samples = build_dataset(
-            dataset, _source(source), truth, _time(start), _time(end), skip_holes=skip_holes, report=typer.echo
+            dataset, _source(source, cache), truth, _time(start), _time(end), skip_holes=skip_holes, report=typer.echo
         )
         _say(samples)
 
@@ -61,6 +65,7 @@ def extend(
     ] = None,
     truth: Annotated[str | None, typer.Option(metavar="URL", help="[From where that of the dataset came.]")] = None,
     skip_holes: SkipHoles = False,
+    cache: Cache = None,
     dask: Dask = None,
 ) -> None:
     """Add the hours that have come since."""
@@ -69,7 +74,7 @@ def extend(
     from corrdiff_core.prepare import workers
 
     last, first = _time(end), None if start is None else _time(start)
-    inputs = _source(source or StoredSamples.open(dataset).about.inputs.url)
+    inputs = _source(source or StoredSamples.open(dataset).about.inputs.url, cache)
     with workers(dask):
         _say(extend_dataset(dataset, last, inputs, truth, first, skip_holes, typer.echo))
 
@@ -114,12 +119,14 @@ def write_cwa(
     typer.echo(f"{directory}: {len(times)} hours")
 
 
-def _source(source: str) -> Any:
+def _source(source: str, cache: str | None) -> Any:
     """A source by its name, anything else as a URL."""
     from corrdiff_core.sources import SOURCES, open_source
     from flows.settings import Settings
 
-    return open_source(source, Settings.of(source=source).source_url) if source in SOURCES else source
+    if source not in SOURCES:
+        return source
+    return open_source(source, Settings.of(source=source).source_url, cache)
 
 
 def _say(samples: "StoredSamples") -> None:

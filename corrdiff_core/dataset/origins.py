@@ -107,12 +107,15 @@ class FetchedInputs:
         return self.source.name
 
     def hours(self, start: datetime, end: datetime) -> list[datetime]:
-        return whole_hours_between(start, end)
+        """Those of the source, where it says which it has."""
+        every = whole_hours_between(start, end)
+        own = getattr(self.source, "hours", None)
+        return every if own is None else list(own(start, end))
 
     def read(self, times: Sequence[datetime]) -> dict[datetime, Field]:
         answers = {time: self.source.fetch(Slot(time), self.box) for time in times}
         return {
-            time: input_field(answer.inputs, self.source.name)
+            time: input_field(answer.inputs, f"{self.source.name}{' (preliminary)' if answer.preliminary else ''}")
             for time, answer in answers.items()
             if not isinstance(answer, NotYet)
         }

@@ -1,0 +1,78 @@
+"""A remote object as a seekable file, for libraries that read files: only touched blocks travel, and are counted."""
+
+import io
+from collections import OrderedDict
+
+from corrdiff_core.sources.ranges import Found, Root, Span, merge
+
+BLOCK = 65536  # bytes
+KEPT = 512  # blocks of a file kept in memory, 32 MB: more than one compressed chunk of ERA5's monthly files
+
+
+class RangedFile(io.RawIOBase):
+    """`found` below `root`, read-only. Blocks that were read lately are not read again; one thread at a time.
+
+    `traveled` counts the bytes that came from the filesystem. Reading raises as `Root.read`, and keeps the `failure`.
+    """
+
+    mode = "rb"
+
+    def __init__(self, root: Root, found: Found) -> None:
+        self._root = root
+        self.found = found
+        self.traveled = 0
+        self.failure: Exception | None = None  # a library that reads files may hide it behind one of its own
+        self._at = 0
+        self._blocks: OrderedDict[int, bytes] = OrderedDict()
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self.found.size}[whence]
+        return self._at
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        stop = min(self._at + len(buffer), self.found.size)
+        if stop <= self._at:
+            return 0
+        body = self._bytes(Span(self._at, stop))
+        buffer[: len(body)] = body
+        self._at = stop
+        return len(body)
+
+    def _bytes(self, span: Span) -> bytes:
+        numbers = range(span.start // BLOCK, (span.stop - 1) // BLOCK + 1)
+        have = {number: self._blocks[number] for number in numbers if number in self._blocks}
+        have |= self._read([number for number in numbers if number not in have])
+        for number, block in have.items():
+            self._blocks[number] = block
+            self._blocks.move_to_end(number)
+        while len(self._blocks) > KEPT:
+            self._blocks.popitem(last=False)
+        joined = b"".join(have[number] for number in numbers)
+        start = span.start - numbers.start * BLOCK
+        return joined[start : start + span.size]
+
+    def _read(self, numbers: list[int]) -> dict[int, bytes]:
+        """The blocks, neighbors in one request."""
+        if not numbers:
+            return {}
+        spans = merge(Span(number * BLOCK, min((number + 1) * BLOCK, self.found.size)) for number in numbers)
+        blocks = {}
+        try:
+            bodies = self._root.read(self.found, spans)
+        except Exception as error:
+            self.failure = error
+            raise
+        for span, body in zip(spans, bodies, strict=True):
+            self.traveled += span.size
+            for start in range(0, span.size, BLOCK):
+                blocks[(span.start + start) // BLOCK] = body[start : start + BLOCK]
+        return blocks
