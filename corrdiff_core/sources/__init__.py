@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Protocol, cast
 
 from corrdiff_core.errors import ConfigurationError
+from corrdiff_core.sources.ecmwf import ECMWF
 from corrdiff_core.sources.gefs import GEFS
 from corrdiff_core.sources.gfs import GFS
 from corrdiff_core.sources.source import ForecastSource, Source
@@ -20,7 +21,11 @@ class Opener(Protocol):
         ...
 
 
-SOURCES: Mapping[str, Opener] = {"gefs": GEFS.open, "gfs": GFS.open}  # by family, the first part of a name
+SOURCES: Mapping[str, Opener] = {
+    "ecmwf": ECMWF.open,
+    "gefs": GEFS.open,
+    "gfs": GFS.open,
+}  # by family, the first part of a name
 
 
 def open_source(name: str, url: str | None = None, cache: str | None = None) -> Source:
