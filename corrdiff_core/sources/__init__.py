@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Protocol, cast
 
 from corrdiff_core.errors import ConfigurationError
+from corrdiff_core.sources.aiwp import AIWP
 from corrdiff_core.sources.ecmwf import ECMWF
 from corrdiff_core.sources.gefs import GEFS
 from corrdiff_core.sources.gfs import GFS
@@ -22,6 +23,7 @@ class Opener(Protocol):
 
 
 SOURCES: Mapping[str, Opener] = {
+    "aiwp": AIWP.open,
     "ecmwf": ECMWF.open,
     "gefs": GEFS.open,
     "gfs": GFS.open,

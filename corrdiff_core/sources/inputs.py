@@ -64,7 +64,7 @@ def told_of(inputs: xr.Dataset) -> dict[str, object]:
 
 def _around(field: xr.DataArray, box: Box, where: str) -> xr.DataArray:
     """The part that covers `box`, whole, as float64 without attributes."""
-    part = cover(field, box)
+    part = cover(field, box).load()
     missing = int((~np.isfinite(part)).sum())
     if missing:
         raise SourceError(f"{where}: {missing} of {part.size} values around {box} are missing: use another mirror")
