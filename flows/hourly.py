@@ -8,7 +8,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from corrdiff_core.cycle import HOUR, parse_leads, parse_time
+from corrdiff_core.cycle import parse_leads, parse_time
 from corrdiff_core.errors import ConfigurationError, CorrdiffError
 from flows.outcome import Outcome, Result, in_words
 from flows.production import RUNNER, make
@@ -16,7 +16,7 @@ from flows.report import Report, Said, open_report
 from flows.settings import Settings, parsed
 from flows.slots import DEMO, DEMO_WARNING, Run, open_run
 from flows.tasks import draw, find_holes, find_published, find_window, update_latest
-from flows.window import Window, forced_window, missing
+from flows.window import Window, first_window, forced_window, missing
 
 POLL_SECONDS = 30.0
 
@@ -66,13 +66,15 @@ def hourly(
 
 
 def forced(run: Run, at: str, init: str | None, leads: str | None) -> Window:
-    """The cycle and the leads that were asked for; the first `hours` leads where none were."""
+    """The cycle and the leads that were asked for; its steps in the first `hours` hours where none were."""
     if init is None:
         raise ConfigurationError(f"leads {leads} of which cycle? name it by init, or leave leads out")
     if at != "now":
         raise ConfigurationError(f"at {at} and init {init} exclude each other: give one")
-    lead_times = parsed(parse_leads, leads) if leads else [hour * HOUR for hour in range(run.settings.hours)]
-    return forced_window(run.forecasts(), parsed(parse_time, init), lead_times)
+    source, init_time = run.forecasts(), parsed(parse_time, init)
+    if leads is None:
+        return first_window(source, init_time, run.settings.hours)
+    return forced_window(source, init_time, parsed(parse_leads, leads))
 
 
 def newest(run: Run, start: datetime, report: Report) -> Window:

@@ -40,13 +40,25 @@ def forced_window(source: ForecastSource, init_time: datetime, lead_times: Seque
     return Window(init_time, tuple(slots))
 
 
+def first_window(source: ForecastSource, init_time: datetime, hours: int) -> Window:
+    """The steps of that cycle in its first `hours` hours. ConfigurationError where it ends before."""
+    last = init_time + (hours - 1) * HOUR
+    slots = source.plan(init_time, hours_from(init_time, hours))
+    if init_time not in source.cycles(last):
+        end = f"+{slots[-1].lead_hours:03d}h"
+        raise ConfigurationError(
+            f"{source.name} {compact(init_time)}Z ends at {end}: ask for fewer --hours than {hours}"
+        )
+    return Window(init_time, tuple(slots))
+
+
 def choose_window(source: ForecastSource, at: datetime, hours: int, now: datetime, fallback: bool) -> Window:
-    """The window of `hours` valid times from `at` on, from the newest cycle that holds all of it.
+    """The window of the source's steps in `hours` hours from `at` on, from the newest cycle that holds all of it.
 
     A cycle is whole when the first and the last slot of the window are there. One that has begun to arrive, or is
     overdue at `now`, is late: with `fallback` the newest whole cycle before it stands in for the whole window, without
     it the late one is returned. One that is neither there nor due is passed over. Where no cycle is whole, the newest
-    that has begun is returned. ConfigurationError where no cycle reaches `at`.
+    that has begun is returned. ConfigurationError where no cycle reaches `at`, or none has a step in those hours.
     """
     newest: Window | None = None
     late: Window | None = None
@@ -65,7 +77,7 @@ def choose_window(source: ForecastSource, at: datetime, hours: int, now: datetim
     if begun is not None:
         return _in_place_of(late, begun)
     if newest is None:
-        raise ConfigurationError(f"{source.name} has no cycle that reaches {compact(at)}Z: choose another --at")
+        raise ConfigurationError(_why_none(source, at, hours))
     return late or replace(newest, late=f"no cycle of {source.name} with {compact(at)}Z is there yet")
 
 
@@ -87,6 +99,12 @@ def _why(source: ForecastSource, window: Window, begun: bool) -> str:
     )
 
 
+def _why_none(source: ForecastSource, at: datetime, hours: int) -> str:
+    if next(source.cycles(at), None) is None:
+        return f"{source.name} has no cycle that reaches {compact(at)}Z: choose another --at"
+    return f"{source.name} has no step in {hours} h from {compact(at)}Z on: its steps are farther apart, ask for more"
+
+
 def _in_place_of(late: Window | None, window: Window) -> Window:
     if late is None or late.init_time == window.init_time:
         return late or window
@@ -99,7 +117,10 @@ def missing(window: Window, published: Collection[Slot]) -> list[Slot]:
 
 
 def holes(published: Collection[datetime], at: datetime) -> list[datetime]:
-    """Valid times of the last day before `at` that nobody made, newest first; none before the first that was made."""
+    """Valid times of the last day before `at` that nobody made, newest first; none before the first that was made.
+
+    Every hour, whatever the source's steps: `newest_slot` has none between them, and does not look for any.
+    """
     recent = {valid_time for valid_time in published if at - HEALED <= valid_time < at}
     if not recent:
         return []
@@ -108,7 +129,7 @@ def holes(published: Collection[datetime], at: datetime) -> list[datetime]:
 
 
 def newest_slot(source: ForecastSource, valid_time: datetime) -> Slot | None:
-    """The slot at `valid_time` of the newest cycle that has it; None where none has."""
+    """The slot at `valid_time` of the newest cycle that has it; None where none has, or where it is no step of any."""
     for init_time in source.cycles(valid_time):
         for slot in source.plan(init_time, [valid_time]):
             if source.available(slot):

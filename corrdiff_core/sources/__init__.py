@@ -4,7 +4,10 @@ from collections.abc import Mapping
 from typing import Protocol, cast
 
 from corrdiff_core.errors import ConfigurationError
+from corrdiff_core.sources.aiwp import AIWP
+from corrdiff_core.sources.ecmwf import ECMWF
 from corrdiff_core.sources.era5 import ERA5
+from corrdiff_core.sources.gefs import GEFS
 from corrdiff_core.sources.gfs import GFS
 from corrdiff_core.sources.source import ForecastSource, HindcastSource, Source
 
@@ -20,7 +23,13 @@ class Opener(Protocol):
         ...
 
 
-SOURCES: Mapping[str, Opener] = {"era5": ERA5.open, "gfs": GFS.open}  # by family, the first part of a name
+SOURCES: Mapping[str, Opener] = {
+    "aiwp": AIWP.open,
+    "ecmwf": ECMWF.open,
+    "era5": ERA5.open,
+    "gefs": GEFS.open,
+    "gfs": GFS.open,
+}  # by family, the first part of a name
 
 
 def open_source(name: str, url: str | None = None, cache: str | None = None) -> Source:

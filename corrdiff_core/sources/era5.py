@@ -72,6 +72,10 @@ class ERA5:
         """Whether the slot is there: before the end that the store names, or with all its files. Errors as `fetch`."""
         return slot.valid_time >= FIRST_HOUR and self._layout.lacking(_hindcast(slot)) is None
 
+    def final(self, slot: Slot) -> bool:
+        """Whether final data, not ERA5T, cover the slot now. Errors as `fetch`."""
+        return self._layout.is_final(_hindcast(slot))
+
     def fetch(self, slot: Slot, box: Box) -> Fetched | NotYet:
         """The slot's twelve inputs around `box`, from the cache or from the cloud, or NotYet beyond the data's end.
 

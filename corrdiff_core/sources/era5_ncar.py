@@ -29,7 +29,7 @@ from corrdiff_core.sources.era5_hour import (
     level_position,
     part_of,
 )
-from corrdiff_core.sources.ranged_file import RangedFile
+from corrdiff_core.sources.ranged_file import RangedFile, one_reader
 from corrdiff_core.sources.ranges import Found, Root
 from corrdiff_core.sources.source import NotYet
 from corrdiff_core.variables import INPUT
@@ -97,7 +97,7 @@ class Ncar:
             return found
         values: dict[str, NDArray[np.float32]] = {}
         objects, parts = {}, []
-        with self._lock:
+        with self._lock, one_reader():
             for kind, file in found.items():
                 ranged = self._opened(file)
                 before = ranged.traveled

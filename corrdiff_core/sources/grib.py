@@ -90,21 +90,30 @@ def _sections(message: bytes, where: str) -> Iterator[tuple[int, bytes]]:
         at += length
 
 
-def decode(message: bytes, wanted: Parameter, init_time: datetime, lead_time: timedelta, where: str) -> xr.DataArray:
+def decode(
+    message: bytes,
+    wanted: Parameter,
+    init_time: datetime,
+    lead_time: timedelta,
+    where: str,
+    member: int | None = None,
+) -> xr.DataArray:
     """One checked single-field message as (latitude, longitude) float32 in `wanted.units`, on the lines it was sent on.
 
     Decoded by cfgrib, strictly. Raises SourceError, naming what the message holds and what was asked for, where the
-    parameter, level, reference time, step, units or kind of grid is another. `attrs` has `packing`, its packing type.
+    parameter, level, reference time, step, units or kind of grid is another, or the ensemble's member where one is
+    given. `attrs` has `packing`, its packing type.
     Threads may call it; they take turns, since ecCodes keeps state for the process.
     """
     with _ECCODES, _naming(where):
-        packing = _check_header(message, _expected(wanted, init_time, lead_time), where)
+        packing = _check_header(message, _expected(wanted, init_time, lead_time, member), where)
         return _load(message, wanted, where).assign_attrs(packing=packing)
 
 
-def _expected(wanted: Parameter, init_time: datetime, lead_time: timedelta) -> dict[str, int | str]:
+def _expected(wanted: Parameter, init_time: datetime, lead_time: timedelta, member: int | None) -> dict[str, int | str]:
     valid_time = init_time + lead_time
-    return {
+    ensemble: dict[str, int | str] = {} if member is None else {"perturbationNumber": member}
+    return ensemble | {
         "shortName": wanted.short_name,
         "typeOfLevel": wanted.type_of_level,
         "level": wanted.level,
@@ -131,12 +140,21 @@ def _check_header(message: bytes, expected: dict[str, int | str], where: str) ->
     handle = eccodes.codes_new_from_message(message)
     try:
         for key, asked in expected.items():
-            held = eccodes.codes_get(handle, key, type(asked))
+            held = _held(handle, key, type(asked))
             if held != asked:
                 raise SourceError(f"{where}: the message holds {key} {held!r}, asked for {asked!r}: {_REFETCH}")
         return str(eccodes.codes_get(handle, "packingType", str))
     finally:
         eccodes.codes_release(handle)
+
+
+def _held(handle: int, key: str, kind: type) -> int | str | None:
+    """The value of a key; None where the message has none, such as a member in what is no ensemble."""
+    try:
+        value: int | str = eccodes.codes_get(handle, key, kind)
+    except eccodes.KeyValueNotFoundError:
+        return None
+    return value
 
 
 def _load(message: bytes, wanted: Parameter, where: str) -> xr.DataArray:

@@ -1,18 +1,23 @@
 """A remote object as a seekable file, for libraries that read files: only touched blocks travel, and are counted."""
 
+import gc
 import io
+import threading
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from corrdiff_core.sources.ranges import Found, Root, Span, merge
 
 BLOCK = 65536  # bytes
 KEPT = 512  # blocks of a file kept in memory, 32 MB: more than one compressed chunk of ERA5's monthly files
+_READING = threading.Lock()
 
 
 class RangedFile(io.RawIOBase):
     """`found` below `root`, read-only. Blocks that were read lately are not read again; one thread at a time.
 
-    `traveled` counts the bytes that came from the filesystem. Reading raises as `Root.read`, and keeps the `failure`.
+    `spans` and `traveled` say what came from the filesystem. Reading raises as `Root.read`, and keeps the `failure`.
     """
 
     mode = "rb"
@@ -20,10 +25,20 @@ class RangedFile(io.RawIOBase):
     def __init__(self, root: Root, found: Found) -> None:
         self._root = root
         self.found = found
-        self.traveled = 0
+        self._spans: list[Span] = []
         self.failure: Exception | None = None  # a library that reads files may hide it behind one of its own
         self._at = 0
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
+
+    @property
+    def spans(self) -> list[Span]:
+        """What was read so far, ascending, adjacent spans as one."""
+        return merge(self._spans)
+
+    @property
+    def traveled(self) -> int:
+        """Bytes that were asked for so far; those read twice count twice."""
+        return sum(span.size for span in self._spans)
 
     def readable(self) -> bool:
         return True
@@ -72,7 +87,24 @@ class RangedFile(io.RawIOBase):
             self.failure = error
             raise
         for span, body in zip(spans, bodies, strict=True):
-            self.traveled += span.size
+            self._spans.append(span)
             for start in range(0, span.size, BLOCK):
                 blocks[(span.start + start) // BLOCK] = body[start : start + BLOCK]
         return blocks
+
+
+@contextmanager
+def one_reader() -> Iterator[None]:
+    """One thread at a time lets HDF5 read a RangedFile, and no garbage is collected meanwhile.
+
+    h5py holds a lock of its own while it waits for the bytes. The thread that fetches them would wait for that lock,
+    forever, if the collector ran there and found an HDF5 object to free.
+    """
+    with _READING:
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            yield
+        finally:
+            if collecting:
+                gc.enable()

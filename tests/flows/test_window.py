@@ -8,8 +8,12 @@ from hypothesis import strategies as st
 
 from corrdiff_core.cycle import HOUR, Slot, floor_cycle, hours_from
 from corrdiff_core.errors import ConfigurationError
+from corrdiff_core.sources.aiwp import AIWP
+from corrdiff_core.sources.ecmwf import ECMWF
+from corrdiff_core.sources.gefs import GEFS
 from corrdiff_core.sources.gfs import GFS
-from flows.window import Window, choose_window, forced_window, holes, missing, newest_slot
+from corrdiff_core.sources.source import ForecastSource
+from flows.window import Window, choose_window, first_window, forced_window, holes, missing, newest_slot
 
 AT = datetime(2025, 8, 1, 10)
 NEWEST, OLDER, OLDEST = datetime(2025, 8, 1, 6), datetime(2025, 8, 1, 0), datetime(2025, 7, 31, 18)
@@ -150,3 +154,101 @@ def test_a_hole_is_filled_from_the_newest_cycle_that_has_it() -> None:
     assert newest_slot(source, NEWEST + 5 * HOUR) == Slot.forecast(NEWEST, 5 * HOUR)
     assert newest_slot(source, NEWEST + 6 * HOUR) == Slot.forecast(OLDER, 12 * HOUR)
     assert newest_slot(Listed(), AT) is None
+
+
+# Sources whose steps are 3 or 6 hours apart
+
+COARSE: dict[str, tuple[ForecastSource, int]] = {
+    "gefs-p19": (GEFS("p19"), 3),
+    "ecmwf-ifs": (ECMWF("ifs"), 3),
+    "aiwp-four-gfs": (AIWP("four-gfs"), 6),
+    "ecmwf-aifs": (ECMWF("aifs"), 6),
+}
+COARSELY = pytest.mark.parametrize(("source", "step"), COARSE.values(), ids=COARSE)
+MIDNIGHT = datetime(2026, 6, 1)
+
+
+def steps_of(step: int, at: datetime) -> list[datetime]:
+    return [time for time in hours_from(at, 13) if time.hour % step == 0]
+
+
+class Probed:
+    """Stands for a source's storage: which slots are there, and which were asked for."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, source: ForecastSource, there: set[Slot] | None = None) -> None:
+        self.asked: list[Slot] = []
+        self.there = there
+        monkeypatch.setattr(source, "available", self.available)
+
+    def available(self, slot: Slot) -> bool:
+        self.asked.append(slot)
+        return self.there is None or slot in self.there
+
+
+@COARSELY
+def test_a_window_of_thirteen_hours_holds_the_steps_in_it(
+    monkeypatch: pytest.MonkeyPatch, source: ForecastSource, step: int
+) -> None:
+    Probed(monkeypatch, source)
+    for at in (MIDNIGHT, MIDNIGHT + 1 * HOUR, MIDNIGHT + 8 * HOUR):
+        window = choose_window(source, at, 13, at + 12 * HOUR, True)
+        assert [slot.valid_time for slot in window.slots] == [
+            time for time in hours_from(at, 13) if time.hour % step == 0
+        ]
+        assert (window.late, window.fallback) == (None, False)
+    assert len(choose_window(source, MIDNIGHT, 13, MIDNIGHT, True).slots) == 12 // step + 1
+
+
+@COARSELY
+def test_the_older_cycle_stands_in_with_the_same_valid_times(
+    monkeypatch: pytest.MonkeyPatch, source: ForecastSource, step: int
+) -> None:
+    newest = next(source.cycles(MIDNIGHT + 13 * HOUR))
+    at, now = MIDNIGHT + 13 * HOUR, newest + source.publication_delay
+    older = list(source.cycles(at))[1]
+    Probed(monkeypatch, source, set(source.plan(older, hours_from(older, 49))))
+    window = choose_window(source, at, 13, now, True)
+    assert (window.init_time, window.fallback) == (older, True)
+    assert [slot.valid_time for slot in window.slots] == steps_of(step, at)
+    assert window.late == f"{source.name} {newest:%Y%m%dT%H}Z is overdue"
+
+
+@COARSELY
+def test_a_window_between_two_steps_says_so(source: ForecastSource, step: int) -> None:
+    with pytest.raises(
+        ConfigurationError, match=rf"{source.name} has no step in 2 h from 20260601T01Z on: .* ask for more"
+    ):
+        choose_window(source, MIDNIGHT + HOUR, 2, MIDNIGHT, True)
+
+
+@COARSELY
+def test_a_forced_cycle_takes_its_steps_in_the_hours_asked(source: ForecastSource, step: int) -> None:
+    window = first_window(source, MIDNIGHT, 13)
+    assert [slot.lead_hours for slot in window.slots] == list(range(0, 13, step))
+    with pytest.raises(ConfigurationError, match=f"{source.name} has no lead time of 1 h"):
+        forced_window(source, MIDNIGHT, [0 * HOUR, HOUR])
+    last = source.plan(MIDNIGHT, hours_from(MIDNIGHT, 500))[-1].lead_hours
+    assert first_window(source, MIDNIGHT, last + 1).slots[-1].lead_hours == last
+    with pytest.raises(
+        ConfigurationError, match=rf"{source.name} 20260601T00Z ends at \+{last}h: ask for fewer --hours"
+    ):
+        first_window(source, MIDNIGHT, last + 2)
+
+
+def test_the_first_hours_of_an_hourly_source_are_all_steps() -> None:
+    assert [slot.lead_hours for slot in first_window(GFS(), NEWEST, 13).slots] == list(range(13))
+    with pytest.raises(ConfigurationError, match=r"gfs 20250801T06Z ends at \+120h: ask for fewer --hours than 122"):
+        first_window(GFS(), NEWEST, 122)
+
+
+@COARSELY
+def test_healing_looks_for_no_hour_between_the_steps(
+    monkeypatch: pytest.MonkeyPatch, source: ForecastSource, step: int
+) -> None:
+    probed = Probed(monkeypatch, source)
+    at = MIDNIGHT + 24 * HOUR
+    missed = holes([MIDNIGHT], at)
+    assert len(missed) == 23
+    found = [slot for slot in (newest_slot(source, valid_time) for valid_time in missed) if slot is not None]
+    assert [slot.valid_time for slot in found] == [time for time in missed if time.hour % step == 0]
+    assert probed.asked == found

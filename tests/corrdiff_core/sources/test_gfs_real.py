@@ -1,4 +1,4 @@
-"""The GFS source on real NCEP files of ../shared, against plain ecCodes and the box means in their README."""
+"""The GFS and GEFS sources on real NCEP files of ../shared, against plain ecCodes and the means in their README."""
 
 import shutil
 from datetime import datetime, timedelta
@@ -13,41 +13,48 @@ from corrdiff_core.errors import SourceError
 from corrdiff_core.grid import TAIWAN
 from corrdiff_core.regrid import cover
 from corrdiff_core.sources.channels import CHANNELS
-from corrdiff_core.sources.gfs import GFS, layouts, object_name
+from corrdiff_core.sources.gefs import GEFS
+from corrdiff_core.sources.gfs import GFS
 from corrdiff_core.sources.grib import check_frame, decode
+from corrdiff_core.sources.ncep import NCEP, object_name
 from corrdiff_core.sources.source import Fetched
 from corrdiff_core.variables import INPUT, INPUT_NAMES, STANDARD_GRAVITY
 
 ANALYSIS = Slot(datetime(2017, 3, 22), datetime(2017, 3, 22))
-GEFS = Slot.forecast(datetime(2009, 6, 5), 180 * HOUR)
+MEMBER = Slot.forecast(datetime(2009, 6, 5), 180 * HOUR)
+FILES = {ANALYSIS: "gfs/gfs.t00z.pgrb2.2p50.f000", MEMBER: "gefs/gep19.t00z.pgrb2af180"}
 # Means over 19.25-28 N, 116-126 E from the README of ../shared/data, heights in gpm.
 MEANS = {
     ANALYSIS: (39.0, 5829.7, 265.2, 19.3, 6.3, 1514.1, 285.1, -1.2, 5.1, 292.5, -5.9, -1.5),
-    GEFS: (53.95, 5833.5, 269.3, 13.5, 0.5, 1457.9, 291.1, 3.4, 2.7, 298.8, 0.7, 1.8),
+    MEMBER: (53.95, 5833.5, 269.3, 13.5, 0.5, 1457.9, 291.1, 3.4, 2.7, 298.8, 0.7, 1.8),
 }
+
+
+def source_of(slot: Slot, root: Path) -> NCEP:
+    return GFS(str(root)) if slot == ANALYSIS else GEFS("p19", str(root))
 
 
 @pytest.fixture
 def place(shared, tmp_path):
-    """Copies a real file and its inventory to where NOAA would have it; returns that path."""
+    """Copies a slot's real file and its inventory to where NOAA would have it; returns that path."""
 
-    def copy(name: str, slot: Slot) -> Path:
+    def copy(slot: Slot) -> Path:
         assert slot.init_time is not None
-        path = tmp_path / object_name(layouts(slot.init_time)[0], slot)
+        path = tmp_path / object_name(source_of(slot, tmp_path).layouts(slot.init_time)[0], slot)
         path.parent.mkdir(parents=True)
-        shutil.copy(shared(name), path)
-        shutil.copy(shared(f"{name}.idx"), f"{path}.idx")
+        shutil.copy(shared(FILES[slot]), path)
+        shutil.copy(shared(f"{FILES[slot]}.idx"), f"{path}.idx")
         path.chmod(0o644)
         return path
 
     return copy
 
 
-@pytest.fixture(params=[ANALYSIS, GEFS], ids=["gfs-2p50-complex", "gefs-1p00-jpeg2000-submessages"])
+@pytest.fixture(params=[ANALYSIS, MEMBER], ids=["gfs-2p50-complex", "gefs-1p00-jpeg2000-submessages"])
 def real(request, place, tmp_path) -> tuple[Fetched, Path]:
     slot = request.param
-    path = place("gfs/gfs.t00z.pgrb2.2p50.f000" if slot is ANALYSIS else "gefs/gep19.t00z.pgrb2af180", slot)
-    answer = GFS(str(tmp_path)).fetch(slot, TAIWAN.input_box)
+    path = place(slot)
+    answer = source_of(slot, tmp_path).fetch(slot, TAIWAN.input_box)
     assert isinstance(answer, Fetched)
     return answer, path
 
@@ -101,9 +108,50 @@ def test_grid_packing_and_ranges(real):
     assert len(told["ranges"]) <= 8
 
 
+def test_the_member_lies_where_ncep_had_it(place, tmp_path):
+    assert place(MEMBER) == tmp_path / "gefs.20090605/00/pgrb2a/gep19.t00z.pgrb2af180"
+
+
+def test_another_member_under_this_name_is_refused(place, tmp_path):
+    """Only the message itself tells the members of an ensemble apart."""
+    path = place(MEMBER)
+    for part in ("", ".idx"):
+        shutil.copy(f"{path}{part}", f"{path}{part}".replace("gep19", "gep18"))
+    with pytest.raises(SourceError, match=r"gep18.*: tcwv at bytes .* holds perturbationNumber 19, asked for 18"):
+        GEFS("p18", str(tmp_path)).fetch(MEMBER, TAIWAN.input_box)
+
+
+def test_what_is_no_ensemble_is_no_member(place, tmp_path):
+    path = place(ANALYSIS)
+    member = tmp_path / "gefs.20170322/00/pgrb2a/gec00.t00z.pgrb2af00"
+    member.parent.mkdir(parents=True)
+    for part in ("", ".idx"):
+        shutil.copy(f"{path}{part}", f"{member}{part}")
+    with pytest.raises(SourceError, match=r"gec00.*: tcwv at bytes .* holds perturbationNumber None, asked for 0"):
+        GEFS("c00", str(tmp_path)).fetch(ANALYSIS, TAIWAN.input_box)
+
+
+def test_a_submessage_that_lost_bytes_is_named(place, tmp_path):
+    path = place(MEMBER)
+    data, (start, stop) = path.read_bytes(), (377317, 473374)
+    path.write_bytes(data[: stop - 500] + data[stop:])
+    with pytest.raises(SourceError, match=rf"f180: [uv]500 at bytes {start}..{stop - 1} .*: fetch both again"):
+        GEFS("p19", str(tmp_path)).fetch(MEMBER, TAIWAN.input_box)
+
+
+@pytest.mark.parametrize(("name", "component"), [("u500", "UGRD"), ("v500", "VGRD")])
+def test_an_inventory_that_lost_a_submessage_is_refused(place, tmp_path, name, component):
+    index = Path(f"{place(MEMBER)}.idx")
+    lines = index.read_text().splitlines(keepends=True)
+    index.chmod(0o644)
+    index.write_text("".join(line for line in lines if f":{component}:500 mb:" not in line))
+    with pytest.raises(SourceError, match=rf"does not list {name} \({component}:500 mb\) at \+180 h"):
+        GEFS("p19", str(tmp_path)).fetch(MEMBER, TAIWAN.input_box)
+
+
 @pytest.mark.parametrize("name", ["z500", "v850", "t2m", "tcwv"])
 def test_a_truncated_message_of_the_real_file_is_named(place, tmp_path, name):
-    path = place("gfs/gfs.t00z.pgrb2.2p50.f000", ANALYSIS)
+    path = place(ANALYSIS)
     whole = GFS(str(tmp_path)).fetch(ANALYSIS, TAIWAN.input_box)
     assert isinstance(whole, Fetched)
     start, stop = whole.provenance["channels"][name]["range"]

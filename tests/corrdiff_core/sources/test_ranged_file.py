@@ -1,6 +1,7 @@
 """A remote object as a file, against the bytes themselves and HDF5."""
 
 import io
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -8,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from corrdiff_core.errors import SourceError
 from corrdiff_core.sources import ranged_file
 from corrdiff_core.sources.ranged_file import BLOCK, RangedFile
-from corrdiff_core.sources.ranges import Root
+from corrdiff_core.sources.ranges import Root, Span
 
 BODY = np.random.default_rng(5).bytes(5 * BLOCK + 1234)
 
@@ -48,6 +50,7 @@ def test_touched_blocks_travel_once(root):
     file.seek(-1, io.SEEK_END)
     assert file.read(5) == BODY[-1:]
     assert file.traveled == BLOCK + 1234
+    assert file.spans == [Span(BLOCK, 2 * BLOCK), Span(5 * BLOCK, len(BODY))]
 
 
 def test_hdf5_reads_a_chunk_and_not_the_file(root):
@@ -60,3 +63,10 @@ def test_hdf5_reads_a_chunk_and_not_the_file(root):
     with h5py.File(ranged, "r") as read:
         np.testing.assert_array_equal(read["values"][17], values[17])
     assert ranged.traveled < 0.25 * ranged.found.size
+
+
+def test_a_server_that_cuts_is_named(root, serve):
+    place = Root(serve(Path(root.url), "cuts")[0])
+    file = opened(place)
+    with pytest.raises(SourceError, match=r"asked for the 65536 bytes 0\.\.65535, got 32768"):
+        file.read(4)
