@@ -25,7 +25,8 @@ from scipy.ndimage import gaussian_filter
 
 from corrdiff_core import terrain
 from corrdiff_core.cycle import HOUR, Slot
-from corrdiff_core.grid import TAIWAN, Domain
+from corrdiff_core.errors import GridError
+from corrdiff_core.grid import TAIWAN, Box, Domain
 from corrdiff_core.metrics import crps_censored_normal, crps_normal
 from corrdiff_core.regrid import regridder
 from corrdiff_core.sources.gfs import write_lead
@@ -164,8 +165,14 @@ def weather(seed: int, time: datetime, latitude: Array, longitude: Array) -> xr.
     """The twelve coarse variables at `time` on the lines `latitude` x `longitude` (degrees), float32.
 
     Dims (latitude, longitude); scalar coordinate valid_time; CF attributes. The lines must lie in 111..131E, 16..33N
-    (where the smooth terrain is known; ValueError otherwise).
+    (where the smooth terrain is known; GridError otherwise).
     """
+    edges = np.min(latitude), np.max(latitude), np.min(longitude), np.max(longitude)
+    if edges[0] < terrain.SOUTH or edges[1] > terrain.NORTH or edges[2] < terrain.WEST or edges[3] > terrain.EAST:
+        raise GridError(
+            f"the nature run has no weather in {edges[0]:g}..{edges[1]:g} N, {edges[2]:g}..{edges[3]:g} E: choose a "
+            f"region in {terrain.SOUTH:g}..{terrain.NORTH:g} N, {terrain.WEST:g}..{terrain.EAST:g} E"
+        )
     lon, lat = np.meshgrid(np.asarray(longitude, np.float64), np.asarray(latitude, np.float64))
     plane = _Plane.of(lon, lat)
     seconds = (time - _EPOCH).total_seconds()
@@ -257,7 +264,7 @@ def _relief(domain: Domain) -> _Relief:
     lon, lat = domain.longitude, domain.latitude
     height = terrain.elevation(lon, lat)
     middle = gaussian_filter(height, 4.0, mode="nearest")
-    slope_y, slope_x = (np.asarray(np.gradient(middle, domain.step, axis=axis), np.float64) for axis in (0, 1))
+    slope_y, slope_x = (np.asarray(np.gradient(middle, domain.spacing, axis=axis), np.float64) for axis in (0, 1))
     return _Relief(
         height,
         terrain.smooth_elevation(lon, lat),
@@ -344,7 +351,7 @@ def noise(seed: int, time: datetime, domain: Domain = TAIWAN, sample: int = 0) -
     padded = (fft.next_fast_len(rows + 64, real=True), fft.next_fast_len(columns + 64, real=True))  # no wrap-around
     rng = _generator("noise", seed, time.isoformat(), sample)
     white = rng.standard_normal((len(OUTPUT_NAMES), *padded), np.float32)
-    spectrum = fft.rfft2(white) * _noise_filter(padded, domain.step).astype(np.float32)
+    spectrum = fft.rfft2(white) * _noise_filter(padded, domain.spacing).astype(np.float32)
     fields = np.asarray(fft.irfft2(spectrum, s=padded)[:, :rows, :columns], np.float64)
     fields[1] = _COLD_POOL * fields[0] + np.sqrt(1 - _COLD_POOL**2) * fields[1]
     return fields
@@ -374,7 +381,20 @@ def perfect_crps(given: Conditional, observed: xr.Dataset) -> dict[str, Array]:
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
-def write_gfs(root: str, init_time: datetime, lead_hours: list[int], seed: int = SEED) -> list[str]:
-    """Write the weather as GRIB2 + .idx in NOAA's layout under `root`, one pair per lead; returns the GRIB URLs."""
+def write_gfs(
+    root: str, init_time: datetime, lead_hours: list[int], seed: int = SEED, box: Box = TAIWAN.input_box
+) -> list[str]:
+    """Write the weather as GRIB2 + .idx in NOAA's layout under `root`, one pair per lead; returns the GRIB URLs.
+
+    On the lines around Taiwan, or around `box` where that reaches beyond them.
+    """
     slots = [Slot.forecast(init_time, hour * HOUR) for hour in lead_hours]
-    return [write_lead(root, slot, weather(seed, slot.valid_time, GFS_LATITUDE, GFS_LONGITUDE)) for slot in slots]
+    lines = _gfs_lines(GFS_LATITUDE, box.south, box.north), _gfs_lines(GFS_LONGITUDE, box.west, box.east)
+    return [write_lead(root, slot, weather(seed, slot.valid_time, *lines)) for slot in slots]
+
+
+def _gfs_lines(usual: Array, low: float, high: float) -> Array:
+    """The usual lines, or those of the same 0.25-degree grid that cover low..high."""
+    if usual[0] <= low and high <= usual[-1]:
+        return usual
+    return np.arange(np.floor(low / 0.25) * 0.25, np.ceil(high / 0.25) * 0.25 + 0.01, 0.25)

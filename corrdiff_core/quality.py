@@ -16,18 +16,20 @@ REFUSE_BEYOND = 8.0
 ZERO_CELSIUS = 273.15  # K
 
 
-def check_inputs(inputs: xr.Dataset, slot: Slot, statistics: Statistics | None = None) -> list[str]:
-    """Raise QualityError unless `inputs` (latitude, longitude) are the twelve of `variables.INPUTS` at `slot`.
+def check_inputs(
+    inputs: xr.Dataset, slot: Slot, statistics: Statistics | None = None, variables: Sequence[Variable] = INPUTS
+) -> list[str]:
+    """Raise QualityError unless `inputs` (latitude, longitude) are `variables`, by default all twelve, at `slot`.
 
     Refused: another set, order, unit or time, coordinates that do not ascend, non-finite or impossible values, a
     constant field, and a box mean more than 8 scales from the center of `statistics`. Returns a warning in words for
     each box mean beyond 4 scales.
     """
-    _refuse_other_variables(inputs, INPUTS, slot)
+    _refuse_other_variables(inputs, variables, slot)
     _refuse_other_time(inputs, slot)
     _refuse_descending(inputs, slot)
     warnings: list[str] = []
-    for variable in INPUTS:
+    for variable in variables:
         _refuse_other_units(inputs[variable.name], variable, slot)
         values = _checked_values(inputs[variable.name], variable, ("latitude", "longitude"), slot)
         _refuse_constant(values, variable, slot)
@@ -36,14 +38,16 @@ def check_inputs(inputs: xr.Dataset, slot: Slot, statistics: Statistics | None =
     return warnings
 
 
-def check_ensemble(ensemble: xr.Dataset, slot: Slot) -> dict[str, dict[str, float]]:
+def check_ensemble(
+    ensemble: xr.Dataset, slot: Slot, variables: Sequence[Variable] = OUTPUTS
+) -> dict[str, dict[str, float]]:
     """Minimum, maximum and mean of each variable of an ensemble (member, y, x), for the provenance.
 
-    Raises QualityError unless it holds the four of `variables.OUTPUTS`, all values finite and physically possible.
+    Raises QualityError unless it holds `variables`, by default all four, all values finite and physically possible.
     """
-    _refuse_other_variables(ensemble, OUTPUTS, slot)
+    _refuse_other_variables(ensemble, variables, slot)
     summary = {}
-    for variable in OUTPUTS:
+    for variable in variables:
         values = _checked_values(ensemble[variable.name], variable, ("member", "y", "x"), slot)
         mean = values.mean(dtype=np.float64)
         summary[variable.name] = {"min": float(values.min()), "max": float(values.max()), "mean": float(mean)}

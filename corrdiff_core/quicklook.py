@@ -1,5 +1,6 @@
 """One picture of one slot: coarse input, ensemble mean, one member and spread of the four output variables."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from io import BytesIO
@@ -25,11 +26,11 @@ from corrdiff_core.colors import Scale
 from corrdiff_core.cycle import Slot
 from corrdiff_core.errors import ConfigurationError, QualityError
 from corrdiff_core.grid import Box
-from corrdiff_core.projection import LambertConformal
+from corrdiff_core.projection import Projection, projection_of
 from corrdiff_core.quality import ZERO_CELSIUS, check_ensemble, check_inputs
 from corrdiff_core.regrid import cover
 from corrdiff_core.terrain import COASTLINES
-from corrdiff_core.variables import INPUT, OUTPUTS, Variable
+from corrdiff_core.variables import INPUT, INPUTS, OUTPUTS, Variable
 
 Float64 = NDArray[np.float64]
 
@@ -53,10 +54,10 @@ def quicklook(inputs: xr.Dataset, ensemble: xr.Dataset, url: str, title: str, no
 
 
 def figure(inputs: xr.Dataset, ensemble: xr.Dataset, title: str, note: str = "") -> Figure:
-    """Rows: the variables of `variables.OUTPUTS`; columns: input, ensemble mean, first member, ensemble spread.
+    """Rows: the ensemble's variables, those of `variables.OUTPUTS` or some; columns: input, mean, first member, spread.
 
-    `inputs` (latitude, longitude) are the twelve of `variables.INPUTS`, drawn cell by cell on their own grid;
-    `ensemble` (member, y, x) has its projection in `spatial_ref` and y, x in its metres, as `Archive.read` returns it.
+    `inputs` (latitude, longitude) are those of `variables.INPUTS` or some, drawn cell by cell on their own grid;
+    `ensemble` (member, y, x) has its projection in `spatial_ref` and its y, x, as `Archive.read` returns it.
     Both carry scalar valid_time, and init_time where they are a forecast's. `title` says source and model; `note` warns
     the reader. Input, mean and member of a variable share one color scale; the spread is the standard deviation of the
     members; the smallest and the largest value of a panel are in its corner.
@@ -65,13 +66,14 @@ def figure(inputs: xr.Dataset, ensemble: xr.Dataset, title: str, note: str = "")
     ensemble that does not say its projection or is not inside the inputs.
     """
     slot = _slot(ensemble)
-    check_inputs(inputs, slot)
-    check_ensemble(ensemble, slot)
-    page = _Page(_Map.of(ensemble), note)
+    given, shown = _known(inputs, INPUTS), _known(ensemble, OUTPUTS)
+    check_inputs(inputs, slot, variables=given)
+    check_ensemble(ensemble, slot, shown)
+    page = _Page(_Map.of(ensemble), note, len(shown))
     inputs = cover(inputs, page.map.box)
     page.write_header(_headline(slot, ensemble.sizes["member"]), title)
-    page.write_columns(_columns(inputs, ensemble))
-    for row, variable in enumerate(OUTPUTS):
+    page.write_columns(_columns(inputs, ensemble, page.map.projection.unit))
+    for row, variable in enumerate(shown):
         page.write_row(row, variable.long_name)
         _draw_row(page, row, variable, inputs, ensemble)
     return page.figure
@@ -79,19 +81,22 @@ def figure(inputs: xr.Dataset, ensemble: xr.Dataset, title: str, note: str = "")
 
 def _draw_row(page: "_Page", row: int, variable: Variable, inputs: xr.Dataset, ensemble: xr.Dataset) -> None:
     name, coarse = variable.name, INPUT[STAND_IN.get(variable.name, variable.name)]
-    source, members = _shown(inputs[coarse.name], coarse), _shown(ensemble[name], variable)
+    members = _shown(ensemble[name], variable)
     mean, member = members.mean(axis=0), members[0]
-    alike = coarse.name == name
+    drawn, alike = coarse.name in inputs, coarse.name == name
+    source = _shown(inputs[coarse.name], coarse) if drawn else members[:0]
     scale = colors.SCALES[name](np.concatenate([field.ravel() for field in (mean, member, *[source] * alike)]))
-    source_scale = scale if alike else colors.SCALES[coarse.name](source)
 
     panel = page.panel(row, 0, f"{name} input")
-    page.map.draw_cells(panel, inputs, source, source_scale)
-    if not alike:
-        _remark(panel, f"{coarse.long_name}:\nthe input has no {variable.long_name.split()[-1]}")
+    lacks = f"the input has no {variable.long_name.split()[-1]}"
+    if drawn:
+        source_scale = scale if alike else colors.SCALES[coarse.name](source)
+        page.map.draw_cells(panel, inputs, source, source_scale)
+        page.bar(row, 0, source_scale, _units(coarse), f"{name} input bar")
+    if not alike or not drawn:
+        _remark(panel, f"{coarse.long_name}:\n{lacks}" if drawn else lacks)
     page.map.draw_points(page.panel(row, 1, f"{name} mean"), mean, scale)
     page.map.draw_points(page.panel(row, 2, f"{name} member"), member, scale)
-    page.bar(row, 0, source_scale, _units(coarse), f"{name} input bar")
     page.bar(row, 2, scale, _units(variable), f"{name} member bar")
     _draw_spread(page, row, variable, members)
 
@@ -105,6 +110,11 @@ def _draw_spread(page: "_Page", row: int, variable: Variable, members: Float64) 
     scale = colors.spread(spread)
     page.map.draw_points(panel, spread, scale)
     page.bar(row, 3, scale, _units(variable), f"{variable.name} spread bar")
+
+
+def _known(fields: xr.Dataset, table: Sequence[Variable]) -> list[Variable]:
+    """Those of `table` that `fields` have; all of them where they have none, which is then refused by name."""
+    return [variable for variable in table if variable.name in fields] or list(table)
 
 
 # --- words ------------------------------------------------------------------------------------------------------------
@@ -128,9 +138,9 @@ def _headline(slot: Slot, members: int) -> str:
     return "  ·  ".join([*words, f"{members} members" if members > 1 else "1 member"])
 
 
-def _columns(inputs: xr.Dataset, ensemble: xr.Dataset) -> tuple[str, str, str, str]:
+def _columns(inputs: xr.Dataset, ensemble: xr.Dataset, unit: float) -> tuple[str, str, str, str]:
     coarse = f"{np.diff(inputs.latitude).mean():.3g}°"
-    fine = f"{np.diff(ensemble.x).mean() / 1000:.3g} km"
+    fine = f"{unit * np.diff(ensemble.y).mean() / 1000:.3g} km"
     which = ensemble.member.values[0]
     return f"input, {coarse}", f"ensemble mean, {fine}", f"member {which}, {fine}", "ensemble spread (std. dev.)"
 
@@ -175,7 +185,7 @@ class _Map:
     Lines are (points, 2): x, y in metres. Meridians run north, parallels east, both beyond the window.
     """
 
-    projection: LambertConformal
+    projection: Projection
     extent: tuple[float, float, float, float]  # west, east, south, north in metres
     box: Box
     coast: list[Float64]
@@ -186,7 +196,7 @@ class _Map:
     def of(cls, ensemble: xr.Dataset) -> "_Map":
         """The window of the ensemble's cells, their outer edges included; its box is that of the cells' centers."""
         attrs = ensemble.spatial_ref.attrs if {"spatial_ref", "x", "y"} <= set(ensemble.coords) else {}
-        projection = LambertConformal.from_grid_mapping(attrs)
+        projection = projection_of(attrs)
         x, y = np.asarray(ensemble.x, np.float64), np.asarray(ensemble.y, np.float64)
         longitude, latitude = projection.inverse(*np.meshgrid(x, y))
         box = Box(*(float(edge) for field in (latitude, longitude) for edge in (field.min(), field.max())))
@@ -223,7 +233,7 @@ class _Map:
         _name_extremes(panel, field)
 
 
-def _line(projection: LambertConformal, longitude: ArrayLike, latitude: ArrayLike) -> Float64:
+def _line(projection: Projection, longitude: ArrayLike, latitude: ArrayLike) -> Float64:
     return np.stack(projection.forward(*np.broadcast_arrays(longitude, latitude)), axis=-1)
 
 
@@ -233,7 +243,7 @@ def _edges(centers: Float64) -> Float64:
     return np.concatenate([[2 * centers[0] - between[0]], between, [2 * centers[-1] - between[-1]]])
 
 
-def _graticule(projection: LambertConformal, box: Box) -> tuple[dict[str, Float64], dict[str, Float64]]:
+def _graticule(projection: Projection, box: Box) -> tuple[dict[str, Float64], dict[str, Float64]]:
     """Meridians and parallels by their names."""
     step = colors.nice_step(max(box.east - box.west, box.north - box.south), 6)
     along = np.linspace(box.south - step, box.north + step, 200)
@@ -263,12 +273,12 @@ def _tick(axis: Axis, places: dict[str, float], low: float, high: float, named: 
 class _Page:
     """The figure, its places counted in pixels from the top left."""
 
-    def __init__(self, window: _Map, note: str) -> None:
-        self.map = window
+    def __init__(self, window: _Map, note: str, rows: int) -> None:
+        self.map, self._rows = window, rows
         self._notes = wrap(note, 140)
         self._head = _HEADER + 20 * len(self._notes)
         self._high = round(_PANEL * float(np.clip(window.aspect, 0.7, 1.6)))
-        self._height = self._head + len(OUTPUTS) * (self._high + _GAP) - _GAP + _FOOTER
+        self._height = self._head + rows * (self._high + _GAP) - _GAP + _FOOTER
         self.figure = Figure(figsize=(_WIDTH / _DPI, self._height / _DPI), dpi=_DPI, facecolor="white")
 
     def _left(self, column: int) -> float:
@@ -303,7 +313,7 @@ class _Page:
     def panel(self, row: int, column: int, label: str) -> Axes:
         """Axes with coastline, graticule and degrees, and no field yet."""
         axes = self._axes(self._left(column), self._top(row), _PANEL, self._high, label)
-        self.map.dress(axes, left=column == 0, bottom=row == len(OUTPUTS) - 1)
+        self.map.dress(axes, left=column == 0, bottom=row == self._rows - 1)
         return axes
 
     def bar(self, row: int, column: int, scale: Scale, units: str, label: str) -> None:

@@ -189,9 +189,10 @@ def _elevation(longitude: Float64, latitude: Float64, distance: Float64) -> Floa
     return np.clip(_relief(x, y, distance) + land * (_bumps(x, y) @ _peak_amplitudes()), 0.0, highest)
 
 
+SOUTH, NORTH, WEST, EAST = 16.0, 33.0, 111.0, 131.0  # where the shape of the land is known
 _RASTER_STEP = 0.02  # degrees
-_RASTER_LONGITUDE = np.arange(111.0, 131.0 + _RASTER_STEP / 2, _RASTER_STEP)
-_RASTER_LATITUDE = np.arange(16.0, 33.0 + _RASTER_STEP / 2, _RASTER_STEP)
+_RASTER_LONGITUDE = np.arange(WEST, EAST + _RASTER_STEP / 2, _RASTER_STEP)
+_RASTER_LATITUDE = np.arange(SOUTH, NORTH + _RASTER_STEP / 2, _RASTER_STEP)
 SMOOTHING = 14.0  # km, standard deviation of the Gaussian that stands for what a 0.25-degree model resolves
 
 

@@ -146,14 +146,16 @@ def nature_write(
     init: Annotated[str, typer.Option(metavar="TIME", help="The cycle: 00, 06, 12 or 18 UTC.")],
     leads: Annotated[str, typer.Option(help="72, 0-12 or 0,3,6.")] = "0-12",
     seed: Annotated[int | None, typer.Option(help="Of the weather [that of the demo checkpoint's training].")] = None,
+    domain: datasets.DomainFile = None,
 ) -> None:
     """Write synthetic weather as GRIB2 with inventories, in NOAA's layout, for CORRDIFF_GFS_URL."""
     from corrdiff_core.cycle import HOUR
     from corrdiff_core.nature import SEED, write_gfs
     from flows.settings import parsed
 
+    chosen, box = SEED if seed is None else seed, datasets.domain_of(domain).input_box
     for lead_time in parsed(parse_leads, leads):
-        for url in write_gfs(directory, parsed(parse_time, init), [lead_time // HOUR], SEED if seed is None else seed):
+        for url in write_gfs(directory, parsed(parse_time, init), [lead_time // HOUR], chosen, box):
             typer.echo(url)
 
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from corrdiff_core.dataset import StoredSamples
+    from corrdiff_core.grid import Domain
 
 app = typer.Typer(help="Training data: coarse inputs beside 2-km truth.", no_args_is_help=True)
 
@@ -24,6 +25,7 @@ Cache = Annotated[
     str | None, typer.Option(metavar="DIR", help="Where hours of a source such as era5 are kept [nowhere].")
 ]
 Dask = Annotated[str | None, typer.Option(help="Address of a Dask scheduler [threads].")]
+DomainFile = Annotated[str | None, typer.Option("--domain", metavar="FILE.toml", help="Another region [Taiwan].")]
 Seed = Annotated[int | None, typer.Option(help="Of the weather [that of the demo checkpoint's training].")]
 
 
@@ -31,13 +33,14 @@ Seed = Annotated[int | None, typer.Option(help="Of the weather [that of the demo
 def build(
     dataset: Url,
     source: Annotated[
-        str, typer.Option(metavar="SOURCE", help="Inputs: era5, an archive, or a Zarr or NetCDF with our variables.")
+        str, typer.Option(metavar="SOURCE", help="Inputs: era5, an archive, or Zarr, NetCDF or GRIB of yours.")
     ],
     truth: Annotated[
-        str, typer.Option(metavar="URL", help="A Zarr or NetCDF with mrr, t2m, u10m, v10m, or the CWA dataset.")
+        str, typer.Option(metavar="URL", help="A Zarr or NetCDF with the domain's outputs, or the CWA dataset.")
     ],
     start: Start,
     end: End,
+    domain: DomainFile = None,
     skip_holes: SkipHoles = False,
     cache: Cache = None,
     dask: Dask = None,
@@ -47,10 +50,8 @@ def build(
     from corrdiff_core.prepare import workers
 
     with workers(dask):
-        samples = build_dataset(
-            dataset, _source(source, cache), truth, _time(start), _time(end), skip_holes=skip_holes, report=typer.echo
-        )
-        _say(samples)
+        period, inputs = (_time(start), _time(end)), _source(source, cache)
+        _say(build_dataset(dataset, inputs, truth, *period, domain_of(domain), skip_holes, typer.echo))
 
 
 @app.command()
@@ -89,18 +90,18 @@ def write_training(
     start: Start,
     end: End,
     seed: Seed = None,
+    domain: DomainFile = None,
 ) -> None:
     """Write every hour of synthetic weather and its 2-km truth as a dataset for training."""
     from corrdiff_core.dataset import build as build_dataset
     from corrdiff_core.dataset.origins import NatureInputs, NatureTruth
-    from corrdiff_core.grid import TAIWAN
     from corrdiff_core.nature import SEED
     from corrdiff_core.prepare import workers
 
-    chosen = SEED if seed is None else seed
-    sides = NatureInputs(chosen, TAIWAN.input_box), NatureTruth(chosen, TAIWAN)
+    chosen, region = SEED if seed is None else seed, domain_of(domain)
+    sides = NatureInputs(chosen, region.input_box, names=region.inputs), NatureTruth(chosen, region)
     with workers():
-        _say(build_dataset(directory, *sides, _time(start), _time(end), report=typer.echo))
+        _say(build_dataset(directory, *sides, _time(start), _time(end), region, report=typer.echo))
 
 
 def write_cwa(
@@ -119,14 +120,20 @@ def write_cwa(
     typer.echo(f"{directory}: {len(times)} hours")
 
 
+def domain_of(file: str | None) -> "Domain":
+    """The domain of a TOML file, Taiwan where none is named."""
+    from corrdiff_core.domain_file import read_domain
+    from corrdiff_core.grid import TAIWAN
+
+    return TAIWAN if file is None else read_domain(file)
+
+
 def _source(source: str, cache: str | None) -> Any:
     """A source by its name, anything else as a URL."""
-    from corrdiff_core.sources import SOURCES, open_source
+    from corrdiff_core.sources import is_place, open_source
     from flows.settings import Settings
 
-    if source not in SOURCES:
-        return source
-    return open_source(source, Settings.of(source=source).source_url, cache)
+    return source if is_place(source) else open_source(source, Settings.of(source=source).source_url, cache)
 
 
 def _say(samples: "StoredSamples") -> None:

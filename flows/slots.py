@@ -102,8 +102,9 @@ def fetch_slot(run: Run, slot: Slot, redo: str | None = None) -> NotYet | None:
     fetched = source.fetch(slot, run.manifest.domain.input_box)
     if isinstance(fetched, NotYet):
         return fetched
-    warnings = check_inputs(fetched.inputs, slot, run.manifest.input_statistics)
-    archive.create(series, slot, _layout(run, source, slot, fetched.inputs))
+    inputs = fetched.inputs[[variable.name for variable in run.manifest.inputs]]
+    warnings = check_inputs(inputs, slot, run.manifest.input_statistics, run.manifest.inputs)
+    archive.create(series, slot, _layout(run, source, slot, inputs))
     if redo is not None:
         archive.retract(series, slot, redo)
     told = {
@@ -112,7 +113,7 @@ def fetch_slot(run: Run, slot: Slot, redo: str | None = None) -> NotYet | None:
         "seconds": _seconds(started),
     }
     provenance = fetched.provenance | told
-    archive.write_inputs(series, slot, fetched.inputs, provenance)
+    archive.write_inputs(series, slot, inputs, provenance)
     return None
 
 
@@ -137,7 +138,7 @@ def generate_slot(
         return ensemble, str(checkpoint.device)
 
     ensemble, device = _sampler.submit(sample).result()
-    outputs = check_ensemble(ensemble, slot)
+    outputs = check_ensemble(ensemble, slot, run.manifest.outputs)
     started = time.monotonic()
     stored = archive.write(series, slot, ensemble)
     clock["write"] = _seconds(started)

@@ -7,6 +7,7 @@ import typer
 
 from corrdiff_core.cycle import parse_time
 from corrdiff_core.errors import ConfigurationError
+from flows.datasets import DomainFile, domain_of
 
 if TYPE_CHECKING:
     from corrdiff_core.dataset import Samples
@@ -24,6 +25,7 @@ def train(
     ],
     out: Annotated[str, typer.Option(metavar="DIR", help="Folder for the training state and DIR/checkpoint.")],
     preset: Annotated[str, typer.Option(help="What to train: demo, mini, taiwan or FILE.toml.")] = "demo",
+    domain: DomainFile = None,
     start: Annotated[str | None, typer.Option(metavar="TIME", help="First time of training [the dataset's].")] = None,
     end: Annotated[
         str, typer.Option(metavar="TIME", help="Training ends before it, validation begins.")
@@ -39,14 +41,27 @@ def train(
     For eight GPUs: torchrun --nproc-per-node 8 --no-python corrdiff train ...
     """
     from corrdiff_core import train as training
-    from corrdiff_core.dataset import open_samples
 
     chosen = training.read_preset(preset)
     period = _time(start, _FIRST), _time(end, _LAST), _time(validation_end, _LAST)
-    samples, held_out = split(open_samples(dataset), dataset, *period)
+    samples, held_out = split(_samples(dataset, domain), dataset, *period)
     checkpoint = training.train(chosen, samples, out, held_out, device=device, workers=workers, report=typer.echo)
     if training.leads():
         typer.echo(f"{checkpoint.manifest.identity}: {out}/checkpoint")
+
+
+def _samples(dataset: str, file: str | None) -> "Samples":
+    """Those at `dataset`, on the domain of a TOML file; ConfigurationError for a dataset that is on another."""
+    from corrdiff_core.dataset import open_samples
+
+    domain = domain_of(file)
+    samples = open_samples(dataset, domain)
+    if file is not None and samples.domain != domain:
+        raise ConfigurationError(
+            f"{dataset} is on the domain {samples.domain.name} that it was built with, {file} describes another: leave "
+            "--domain out, or build a dataset of it"
+        )
+    return samples
 
 
 def split(

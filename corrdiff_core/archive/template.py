@@ -82,7 +82,7 @@ def _consolidate(documents: dict[str, dict[str, Any]], path: str) -> dict[str, A
 def _write_outputs(store: MemoryStore, series: Series, slots: Sequence[Slot], layout: Layout) -> None:
     attributes = {
         "Conventions": "CF-1.12",
-        "title": f"CorrDiff {series.kind} ensemble, {layout.domain.name}, {layout.domain.step / 1000:g} km",
+        "title": f"CorrDiff {series.kind} ensemble, {layout.domain.name}, {layout.domain.spacing / 1000:.4g} km",
         "source": f"{series.source}, downscaled with CorrDiff {series.model}",
         "references": "Mardani et al., Residual Corrective Diffusion Modeling, https://arxiv.org/abs/2309.15214",
         "comment": f"A slot is published once its {OUTPUT_MARKER} is set; the fields of every other slot are missing.",
@@ -173,10 +173,8 @@ def _write_slot_coordinates(store: MemoryStore, prefix: str, series: Series, slo
 
 def _write_grid(store: MemoryStore, layout: Layout) -> None:
     domain = layout.domain
-    y = {"standard_name": "projection_y_coordinate", "units": "m", "axis": "Y"}
-    x = {"standard_name": "projection_x_coordinate", "units": "m", "axis": "X"}
-    _write_array(store, "y", ("y",), domain.y, y)
-    _write_array(store, "x", ("x",), domain.x, x)
+    _write_array(store, "y", ("y",), domain.y, dict(domain.axes["y"]))
+    _write_array(store, "x", ("x",), domain.x, dict(domain.axes["x"]))
     latitude = {"standard_name": "latitude", "units": "degrees_north"}
     longitude = {"standard_name": "longitude", "units": "degrees_east"}
     _write_array(store, "latitude", ("y", "x"), domain.latitude, latitude)

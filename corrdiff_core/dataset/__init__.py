@@ -2,7 +2,7 @@
 
 from corrdiff_core.dataset.builder import build, extend
 from corrdiff_core.dataset.cwa import CwaDataset
-from corrdiff_core.dataset.invariants import INVARIANTS, terrain_invariants
+from corrdiff_core.dataset.invariants import INVARIANTS, domain_invariants, terrain_invariants
 from corrdiff_core.dataset.nature_run import NatureRun, box_lines
 from corrdiff_core.dataset.opened import open_samples
 from corrdiff_core.dataset.samples import Sample, Samples
@@ -20,6 +20,7 @@ __all__ = [
     "WindowedSamples",
     "box_lines",
     "build",
+    "domain_invariants",
     "extend",
     "open_samples",
     "sample_at",

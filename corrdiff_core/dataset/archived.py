@@ -10,6 +10,7 @@ from corrdiff_core.archive.objects import Objects, open_objects
 from corrdiff_core.cycle import Slot
 from corrdiff_core.dataset.origins import Field, input_field
 from corrdiff_core.errors import DatasetError
+from corrdiff_core.variables import INPUT_NAMES
 
 _LONGEST = timedelta(days=31)  # of what a store holds: a month of hindcast; forecasts are shorter
 
@@ -26,7 +27,8 @@ class ArchivedInputs:
     one hour the one with the shortest lead time counts. DatasetError where the archive has no source or several.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, names: Sequence[str] = INPUT_NAMES) -> None:
+        """`names` are the inputs that are wanted."""
         inside = _inside(url)
         root, kind, source = inside or (url, None, None)
         objects = open_objects(root)
@@ -46,6 +48,7 @@ class ArchivedInputs:
         self.url = f"{root.rstrip('/')}/{self.kind}"
         self._series = [Series(series_kind, source, model) for model in _folders(objects, self.kind)]
         self._archive = Archive(root)
+        self._names = tuple(names)
         self._slots: dict[datetime, tuple[Series, Slot]] = {}
 
     def hours(self, start: datetime, end: datetime) -> list[datetime]:
@@ -66,7 +69,7 @@ class ArchivedInputs:
         for time in times:
             series, slot = self._slots[time]
             inputs, _ = self._archive.read_inputs(series, slot)
-            fields[time] = input_field(inputs, f"{series.key} {slot}")
+            fields[time] = input_field(inputs, f"{series.key} {slot}", self._names)
         return fields
 
 

@@ -22,7 +22,7 @@ from corrdiff_core.dataset.store import Store, StoredSamples
 from corrdiff_core.errors import DatasetError
 from corrdiff_core.grid import TAIWAN, Domain
 from corrdiff_core.regrid import EDGE, regridder
-from corrdiff_core.variables import INPUTS, OUTPUTS
+from corrdiff_core.variables import INPUT, OUTPUT
 
 TOGETHER = 12  # hours that one Dask task reads, makes and stores; 40 MB of truth
 AT_ONCE = 8  # tasks after which the index is written: what a kill can cost
@@ -42,10 +42,11 @@ def build(
 ) -> StoredSamples:
     """Make the samples at `url` with start <= time < end that both sides have and the dataset lacks; all there are.
 
-    `inputs` is an archive's URL, a Zarr or NetCDF of the twelve variables, or an object with fetch(slot, box); `truth`
-    a Zarr or NetCDF of the four on `domain`, or the CWA dataset. The first call makes the dataset, every other must
-    bring the same grids and kinds. Killed anywhere and called again, it ends in the same samples, and the same digest.
-    Dask reads, on the scheduler in use. Holes raise, or leave out the hour with a line to `report` where `skip_holes`.
+    `inputs` is an archive's URL, that of files of one's own (`sources.own`), or an object with fetch(slot, box);
+    `truth` a Zarr or NetCDF of the outputs on `domain`, or the CWA dataset. The first call makes the dataset, every
+    other must bring the same grids and kinds. Killed anywhere and called again, it ends in the same samples, and the
+    same digest. Dask reads, on the scheduler in use. Holes raise, or leave out the hour with a line to `report` where
+    `skip_holes`.
 
     Of two writers at once neither harms the other where both have the same data: they store the same bytes, and hours
     that one's index forgot are named again by its check at the end of the month, or by the next call. Where the data
@@ -91,14 +92,16 @@ def extend(
 
 
 def open_inputs(inputs: "Side | Fetches | str", domain: Domain) -> Side:
-    """The inputs of `domain` from an archive, a Zarr or NetCDF of the twelve variables, or what fetches them."""
+    """The inputs of `domain` from an archive, files of one's own (`sources.own`), or what fetches them."""
     if isinstance(inputs, str):
-        return ArchivedInputs(inputs) if is_archive(inputs) else GriddedInputs(inputs, domain.input_box)
-    return inputs if isinstance(inputs, Side) else FetchedInputs(inputs, domain.input_box)
+        if is_archive(inputs):
+            return ArchivedInputs(inputs, domain.inputs)
+        return GriddedInputs(inputs, domain.input_box, domain.inputs)
+    return inputs if isinstance(inputs, Side) else FetchedInputs(inputs, domain.input_box, domain.inputs)
 
 
 def open_truth(truth: Side | str, domain: Domain) -> Side:
-    """The truth on `domain` from a Zarr or NetCDF of the four variables, or from the CWA dataset."""
+    """The truth on `domain` from a Zarr or NetCDF of its outputs, or from the CWA dataset."""
     if isinstance(truth, str):
         return CwaTruth(CwaDataset.open(truth, domain)) if is_cwa(truth) else GriddedTruth(truth, domain)
     return truth
@@ -185,8 +188,8 @@ class _Maker:
                 f"{inputs.origin}: {compact(time)} has inputs on other grid lines than the dataset "
                 f"{self.store.url}: build another dataset of them"
             )
-        check(f"{inputs.origin}, {compact(time)}", inputs.values, INPUTS)
-        check(f"{truth.origin}, {compact(time)}", truth.values, OUTPUTS)
+        check(f"{inputs.origin}, {compact(time)}", inputs.values, [INPUT[name] for name in self.about.domain.inputs])
+        check(f"{truth.origin}, {compact(time)}", truth.values, [OUTPUT[name] for name in self.about.domain.outputs])
 
     def _store(self, time: datetime, inputs: Field, truth: Field) -> Entry:
         self.store.put(time, inputs.values, truth.values)

@@ -37,8 +37,11 @@ class CwaDataset:
     def open(cls, url: str, domain: Domain = TAIWAN) -> "CwaDataset":
         """The dataset at `url` on `domain`, whose crop says what is cut away.
 
-        Raises DatasetError where it lacks a channel, has no valid time or one twice, or lies on another grid.
+        Raises DatasetError where it lacks a channel, has no valid time or one twice, or lies on another grid, and
+        for a domain that has not all variables.
         """
+        if (domain.inputs, domain.outputs) != (INPUT_NAMES, OUTPUT_NAMES):
+            raise DatasetError(f"{url}: the domain {domain.name} lacks variables that the CWA dataset has: name all")
         store = CwaStore(url, domain)
         store.refuse_another_grid()
         total, rows = len(store.times), np.flatnonzero(store.valid)

@@ -7,6 +7,7 @@
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -22,7 +23,7 @@ from corrdiff_core.archive.template import epoch_seconds
 from corrdiff_core.cycle import HOUR, hours_from
 from corrdiff_core.errors import DatasetError
 from corrdiff_core.grid import Domain, Float64
-from corrdiff_core.variables import INPUTS, OUTPUTS, Variable
+from corrdiff_core.variables import INPUT, OUTPUT, Variable
 
 FORMAT = 1  # raise when what is stored changes in a way that old readers or writers cannot follow
 ABOUT = "dataset.json"
@@ -63,8 +64,8 @@ class About:
             "domain": self.domain.to_dict(),
             "latitude": [*self.latitude],
             "longitude": [*self.longitude],
-            "inputs": {v.name: v.units for v in INPUTS},
-            "outputs": {v.name: v.units for v in OUTPUTS},
+            "inputs": {name: INPUT[name].units for name in self.domain.inputs},
+            "outputs": {name: OUTPUT[name].units for name in self.domain.outputs},
         }
 
     def to_json(self) -> bytes:
@@ -122,17 +123,16 @@ def month_objects(about: About, month: datetime) -> dict[str, bytes]:
     attributes = {"Conventions": "CF-1.12", "title": f"CorrDiff training samples, {domain.name}, {month:%Y-%m}"}
     zarr.create_group(store, attributes=attributes)
     hours = np.array([epoch_seconds(time) for time in hours_from(month, (next_month(month) - month) // HOUR)])
-    y = {"standard_name": "projection_y_coordinate", "units": "m", "axis": "Y"}
-    x = {"standard_name": "projection_x_coordinate", "units": "m", "axis": "X"}
     _write_coordinate(store, "time", hours, {"standard_name": "time", "axis": "T", **_SECONDS})
     _write_coordinate(store, "latitude", about.lines[0], {"standard_name": "latitude", "units": "degrees_north"})
     _write_coordinate(store, "longitude", about.lines[1], {"standard_name": "longitude", "units": "degrees_east"})
-    _write_coordinate(store, "y", domain.y, y)
-    _write_coordinate(store, "x", domain.x, x)
+    _write_coordinate(store, "y", domain.y, dict(domain.axes["y"]))
+    _write_coordinate(store, "x", domain.x, dict(domain.axes["x"]))
     _write_coordinate(store, "spatial_ref", np.int8(0), domain.grid_mapping)
     grid = len(about.latitude), len(about.longitude)
-    _create_field(store, "inputs", len(hours), INPUTS, ("input", "latitude", "longitude"), grid)
-    _create_field(store, "truth", len(hours), OUTPUTS, ("output", "y", "x"), domain.shape)
+    inputs, outputs = [INPUT[name] for name in domain.inputs], [OUTPUT[name] for name in domain.outputs]
+    _create_field(store, "inputs", len(hours), inputs, ("input", "latitude", "longitude"), grid)
+    _create_field(store, "truth", len(hours), outputs, ("output", "y", "x"), domain.shape)
     objects = {key: buffer.to_bytes() for key, buffer in memory.items()}
     root = json.loads(objects.pop(ZARR))
     arrays = {key.removesuffix(f"/{ZARR}"): json.loads(data) for key, data in objects.items() if key.endswith(ZARR)}
@@ -163,7 +163,7 @@ def _create_field(
     store: MemoryStore,
     name: str,
     hours: int,
-    variables: tuple[Variable, ...],
+    variables: Sequence[Variable],
     dimensions: tuple[str, ...],
     grid: tuple[int, int],
 ) -> None:

@@ -14,7 +14,6 @@ from corrdiff_core.dataset.samples import Sample, digest_of, span
 from corrdiff_core.errors import DatasetError
 from corrdiff_core.grid import Box, Domain, Float64
 from corrdiff_core.regrid import regridder
-from corrdiff_core.variables import INPUT_NAMES, OUTPUT_NAMES
 
 RECIPE = 1  # raise when `nature` makes other weather or another truth from the same seed, time and number
 _STEP = 0.25  # degrees, of the coarse inputs
@@ -85,8 +84,8 @@ class NatureRun:
         onto_domain = regridder(inputs["latitude"].values, inputs["longitude"].values, self.domain)
         return Sample(
             time=self.time(index),
-            inputs=onto_domain(np.stack([inputs[name].values for name in INPUT_NAMES])),
-            truth=np.stack([truth[name].values for name in OUTPUT_NAMES]),
+            inputs=onto_domain(np.stack([inputs[name].values for name in self.domain.inputs])),
+            truth=np.stack([truth[name].values for name in self.domain.outputs]),
         )
 
     def select(self, start: datetime, end: datetime) -> "NatureRun":

@@ -15,7 +15,7 @@ from corrdiff_core.dataset.samples import Float32, refuse_holes
 from corrdiff_core.errors import DatasetError
 from corrdiff_core.grid import Box, Domain, Float64
 from corrdiff_core.sources.source import Fetched, NotYet
-from corrdiff_core.variables import INPUT_NAMES, OUTPUT_NAMES, Variable
+from corrdiff_core.variables import INPUT_NAMES, Variable
 
 NO_ECHO = -60.0  # dBZ; below it there is no radar's noise but a code for a missing value
 
@@ -97,6 +97,7 @@ class FetchedInputs:
 
     source: Fetches
     box: Box
+    names: tuple[str, ...] = INPUT_NAMES
 
     @property
     def kind(self) -> str:
@@ -115,16 +116,18 @@ class FetchedInputs:
     def read(self, times: Sequence[datetime]) -> dict[datetime, Field]:
         answers = {time: self.source.fetch(Slot(time), self.box) for time in times}
         return {
-            time: input_field(answer.inputs, f"{self.source.name}{' (preliminary)' if answer.preliminary else ''}")
+            time: input_field(
+                answer.inputs, f"{self.source.name}{' (preliminary)' if answer.preliminary else ''}", self.names
+            )
             for time, answer in answers.items()
             if not isinstance(answer, NotYet)
         }
 
 
-def input_field(inputs: xr.Dataset, origin: str) -> Field:
-    """Inputs (latitude, longitude) of one time."""
+def input_field(inputs: xr.Dataset, origin: str, names: Sequence[str] = INPUT_NAMES) -> Field:
+    """Those of inputs (latitude, longitude) of one time that `names` says, in that order."""
     lines = np.asarray(inputs["latitude"], np.float64), np.asarray(inputs["longitude"], np.float64)
-    return Field(stacked(inputs, INPUT_NAMES, origin), origin, lines)
+    return Field(stacked(inputs, names, origin), origin, lines)
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,7 @@ class NatureInputs:
     seed: int
     box: Box
     url: str = "nature"
+    names: tuple[str, ...] = INPUT_NAMES
 
     @property
     def kind(self) -> str:
@@ -143,7 +147,9 @@ class NatureInputs:
         return whole_hours_between(start, end)
 
     def read(self, times: Sequence[datetime]) -> dict[datetime, Field]:
-        return {time: input_field(nature.weather(self.seed, time, *box_lines(self.box)), self.kind) for time in times}
+        lines = box_lines(self.box)
+        fields = {time: nature.weather(self.seed, time, *lines) for time in times}
+        return {time: input_field(field, self.kind, self.names) for time, field in fields.items()}
 
 
 @dataclass(frozen=True)
@@ -167,7 +173,7 @@ class NatureTruth:
             time: Field(
                 stacked(
                     nature.truth(nature.weather(self.seed, time, *lines), self.seed, self.domain),
-                    OUTPUT_NAMES,
+                    self.domain.outputs,
                     self.kind,
                 ),
                 self.kind,

@@ -21,8 +21,8 @@ Float32 = NDArray[np.float32]
 class Sample:
     """One time in physical units; every value is finite.
 
-    `inputs` is (input, y, x), regridded to the domain, `truth` is (output, y, x), both float32 in the order and units
-    of `variables.INPUTS` and `OUTPUTS`; `time` is the valid time, UTC.
+    `inputs` is (input, y, x), regridded to the domain, `truth` is (output, y, x), both float32 in the order of
+    the domain's inputs and outputs and in our units; `time` is the valid time, UTC.
     """
 
     time: datetime

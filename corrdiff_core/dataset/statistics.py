@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from corrdiff_core.dataset.samples import Samples
 from corrdiff_core.errors import DatasetError
 from corrdiff_core.normalization import Statistics
-from corrdiff_core.variables import INPUT_NAMES, OUTPUT_NAMES
 
 _TOGETHER = 16  # samples to a Dask task
 
@@ -85,7 +84,7 @@ def sample_statistics(samples: Samples, limit: int | None = None) -> tuple[Stati
     else:
         parts = [indices[first : first + _TOGETHER] for first in range(0, len(indices), _TOGETHER)]
         inputs, outputs = _sum(compute(*(delayed(_moments)(samples, part) for part in parts)))  # type: ignore[no-untyped-call]
-    return inputs.statistics(INPUT_NAMES), outputs.statistics(OUTPUT_NAMES)
+    return inputs.statistics(samples.domain.inputs), outputs.statistics(samples.domain.outputs)
 
 
 def _moments(samples: Samples, indices: Sequence[int]) -> Pair:

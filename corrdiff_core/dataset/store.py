@@ -28,7 +28,6 @@ from corrdiff_core.dataset.statistics import Pair
 from corrdiff_core.errors import DatasetError
 from corrdiff_core.grid import Domain
 from corrdiff_core.regrid import regridder
-from corrdiff_core.variables import INPUT_NAMES, OUTPUT_NAMES
 
 _CONCURRENT_OBJECTS = 8
 
@@ -208,8 +207,8 @@ class StoredSamples:
         where = f"{self.store.url}, {compact(time)}"
         found, named = content_digest(inputs, truth), self.index[time].sha256
         if found != named:
-            refuse_holes(where, inputs, INPUT_NAMES)
-            refuse_holes(where, truth, OUTPUT_NAMES)
+            refuse_holes(where, inputs, self.domain.inputs)
+            refuse_holes(where, truth, self.domain.outputs)
             raise DatasetError(
                 f"{where}: its arrays have SHA-256 {found[:12]}, the index names {named[:12]}: {self.store.cure(time)}"
             )
@@ -218,7 +217,7 @@ class StoredSamples:
     def moments(self, index: int) -> Pair:
         """Those of the inputs on the domain, and of the truth, from the index alone."""
         rows, columns = self.domain.shape
-        return self.index[self.times[index]].moments(rows * columns, len(INPUT_NAMES))
+        return self.index[self.times[index]].moments(rows * columns, len(self.domain.inputs))
 
     def select(self, start: datetime, end: datetime) -> "StoredSamples":
         chosen = {time: entry for time, entry in self.index.items() if start <= time < end}

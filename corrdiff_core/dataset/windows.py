@@ -12,7 +12,6 @@ from torch.utils.data import Dataset
 from corrdiff_core.dataset.samples import Float32, Samples
 from corrdiff_core.errors import ConfigurationError
 from corrdiff_core.normalization import Statistics
-from corrdiff_core.variables import INPUT_NAMES, OUTPUT_NAMES
 
 Windows = tuple[Tensor, Tensor, Tensor]
 
@@ -54,11 +53,11 @@ class WindowedSamples(Dataset[Windows]):
         windows: int = 1,
         seed: int = 0,
     ) -> None:
-        shape = samples.domain.shape
-        if (inputs.names, outputs.names) != (INPUT_NAMES, OUTPUT_NAMES):
+        domain, shape = samples.domain, samples.domain.shape
+        if (inputs.names, outputs.names) != (domain.inputs, domain.outputs):
             raise ConfigurationError(
                 f"statistics of {', '.join(inputs.names)} and {', '.join(outputs.names)}: samples hold "
-                f"{', '.join(INPUT_NAMES)} and {', '.join(OUTPUT_NAMES)}: compute the statistics of these samples"
+                f"{', '.join(domain.inputs)} and {', '.join(domain.outputs)}: compute the statistics of these samples"
             )
         if size is not None and not 1 <= size <= min(shape):
             raise ConfigurationError(

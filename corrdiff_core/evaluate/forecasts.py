@@ -10,10 +10,11 @@ from corrdiff_core.dataset import NatureRun, box_lines
 from corrdiff_core.dataset.samples import Sample, Samples
 from corrdiff_core.evaluate.one_time import Forecasts
 from corrdiff_core.generate import generate_prepared, regression_mean_prepared
+from corrdiff_core.grid import Domain
 from corrdiff_core.manifest import Sampling
 from corrdiff_core.nature import Conditional
 from corrdiff_core.quality import check_magnitudes
-from corrdiff_core.variables import INPUT_NAMES, OUTPUT_NAMES
+from corrdiff_core.variables import OUTPUT_NAMES
 
 Float32 = NDArray[np.float32]
 
@@ -34,8 +35,8 @@ def forecast(checkpoint: Checkpoint, samples: Samples, index: int, sampling: Sam
         time=sample.time,
         domain=samples.domain,
         variables=names,
-        truth=sample.truth[[OUTPUT_NAMES.index(name) for name in names]],
-        bilinear=np.stack([_interpolated(sample, name) for name in names]),
+        truth=sample.truth[[samples.domain.outputs.index(name) for name in names]],
+        bilinear=np.stack([_interpolated(sample, samples.domain, name) for name in names]),
         regression=np.stack([mean[name].values for name in names]),
         members=np.stack([ensemble[name].values for name in names], axis=1),
         perfect=_perfect(samples, sample, names),
@@ -46,7 +47,7 @@ def prepare_sample(checkpoint: Checkpoint, sample: Sample) -> xr.DataArray:
     """A sample's inputs as the networks take them: normalized, (channel, y, x), with valid_time and the grid."""
     domain, statistics = checkpoint.manifest.domain, checkpoint.manifest.input_statistics
     fields = xr.Dataset(
-        {name: (("y", "x"), field) for name, field in zip(INPUT_NAMES, sample.inputs, strict=True)},
+        {name: (("y", "x"), field) for name, field in zip(domain.inputs, sample.inputs, strict=True)},
         coords={
             "y": domain.y,
             "x": domain.x,
@@ -59,11 +60,11 @@ def prepare_sample(checkpoint: Checkpoint, sample: Sample) -> xr.DataArray:
     return statistics.normalize(fields).to_dataarray("channel", name="inputs")
 
 
-def _interpolated(sample: Sample, name: str) -> Float32:
+def _interpolated(sample: Sample, domain: Domain, name: str) -> Float32:
     """The input on the domain; 0 where no input is called so: nothing is known of reflectivity."""
-    if name not in INPUT_NAMES:
+    if name not in domain.inputs:
         return np.zeros(sample.truth.shape[1:], np.float32)
-    field: Float32 = sample.inputs[INPUT_NAMES.index(name)]
+    field: Float32 = sample.inputs[domain.inputs.index(name)]
     return field
 
 

@@ -80,8 +80,8 @@ def _variable(forecasts: Forecasts, index: int, seed: int) -> xr.Dataset:
     }
     crps = {name: mean_absolute_error(fields[name], truth) for name in ("bilinear", "regression")}
     crps["ensemble"] = float(crps_ensemble(members, truth).mean())
-    power = power_spectrum(np.stack([truth, forecasts.bilinear[index], forecasts.regression[index]]), domain.step)
-    drawn = np.mean([power_spectrum(member, domain.step) for member in members], axis=0)
+    power = power_spectrum(np.stack([truth, forecasts.bilinear[index], forecasts.regression[index]]), domain.spacing)
+    drawn = np.mean([power_spectrum(member, domain.spacing) for member in members], axis=0)
     if forecasts.perfect is not None:
         mean, spread = forecasts.perfect.mean[index], forecasts.perfect.spread[index]
         censored = forecasts.variables[index] == REFLECTIVITY
@@ -105,7 +105,7 @@ def _variable(forecasts: Forecasts, index: int, seed: int) -> xr.Dataset:
             "forecast": list(forecasts.names),
             "rank": np.arange(len(ranks)),
             "field": ["truth", "bilinear", "regression", "ensemble"],
-            "band": bands(domain.shape, domain.step).wavelength / 1000,
+            "band": bands(domain.shape, domain.spacing).wavelength / 1000,
         },
     )
 
@@ -124,7 +124,7 @@ def _exceedance(forecasts: Forecasts, index: int) -> xr.Dataset:
 
 
 def _one_threshold(forecasts: Forecasts, index: int, threshold: float) -> xr.Dataset:
-    step, event = forecasts.domain.step, forecasts.truth[index] >= threshold
+    step, event = forecasts.domain.spacing, forecasts.truth[index] >= threshold
     count = len(forecasts.members)
     votes = (forecasts.members[:, index] >= threshold).sum(axis=0)
     issued, came = reliability(votes, count, event)

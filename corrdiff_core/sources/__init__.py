@@ -1,6 +1,7 @@
 """Sources of weather, by name. A new source is one file here and one line in SOURCES."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Protocol, cast
 
 from corrdiff_core.errors import ConfigurationError
@@ -9,6 +10,7 @@ from corrdiff_core.sources.ecmwf import ECMWF
 from corrdiff_core.sources.era5 import ERA5
 from corrdiff_core.sources.gefs import GEFS
 from corrdiff_core.sources.gfs import GFS
+from corrdiff_core.sources.own import OwnData
 from corrdiff_core.sources.source import ForecastSource, HindcastSource, Source
 
 
@@ -33,11 +35,25 @@ SOURCES: Mapping[str, Opener] = {
 
 
 def open_source(name: str, url: str | None = None, cache: str | None = None) -> Source:
-    """The source called `name`, at `url` or where it is published. ConfigurationError for a name not in SOURCES."""
+    """The source called `name`, at `url` or where it is published; data of one's own where `name` is a path or URL.
+
+    ConfigurationError for a name that is neither in SOURCES nor a place.
+    """
+    if is_place(name):
+        return OwnData(name, taken=list(SOURCES))
     family, _, variant = name.partition("-")
     if family not in SOURCES:
-        raise ConfigurationError(f"no source is called {name!r}: use one of {', '.join(sorted(SOURCES))}")
+        raise ConfigurationError(
+            f"no source is called {name!r}: use one of {', '.join(sorted(SOURCES))}, or the path or URL of your data"
+        )
     return SOURCES[family](variant, url, cache)
+
+
+def is_place(name: str) -> bool:
+    """Whether `name` is a path or URL of data, and no name of a source."""
+    if "://" in name or "/" in name:
+        return True
+    return name.partition("-")[0] not in SOURCES and Path(name).exists()
 
 
 def as_forecasts(source: Source) -> ForecastSource:

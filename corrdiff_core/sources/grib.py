@@ -24,7 +24,7 @@ COMPLEX = "grid_complex_spatial_differencing"  # what NCEP uses for GFS
 _SAME_BITMAP = 254  # code table 6.0: the bitmap defined before in the same message applies
 _REFETCH = "the idx is stale or the file is damaged: fetch both again"
 # cfgrib switches ecCodes' multi-field support, a global of the process, on and off while it reads.
-_ECCODES = threading.Lock()
+ECCODES = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,19 @@ def single_field(message: bytes, field: int, fields: int, where: str) -> bytes:
 
     Sections 2 to 7 may repeat within a message; each repetition inherits what it does not redefine.
     """
-    held = list(_fields(message, where))
+    held = split(message, where)
     if len(held) != fields:
         raise SourceError(f"{where}: the message holds {len(held)} fields, the idx lists {fields}: {_REFETCH}")
-    if fields == 1:
-        return message
-    body = b"".join(held[field - 1][number] for number in sorted(held[field - 1])) + b"7777"
-    return message[:8] + (16 + len(body)).to_bytes(8, "big") + body
+    return held[field - 1]
+
+
+def split(message: bytes, where: str) -> list[bytes]:
+    """Every field of a whole message of edition 2 as a message of its own, in their order."""
+    held = list(_fields(message, where))
+    if len(held) == 1:
+        return [message]
+    bodies = (b"".join(sections[number] for number in sorted(sections)) + b"7777" for sections in held)
+    return [message[:8] + (16 + len(body)).to_bytes(8, "big") + body for body in bodies]
 
 
 def _fields(message: bytes, where: str) -> Iterator[dict[int, bytes]]:
@@ -84,7 +90,7 @@ def _sections(message: bytes, where: str) -> Iterator[tuple[int, bytes]]:
     at, end = 16, len(message) - 4
     while at < end:
         length, number = int.from_bytes(message[at : at + 4], "big"), message[at + 4]
-        if length < 6 or at + length > end or not 1 <= number <= 7:
+        if length < 5 or at + length > end or not 1 <= number <= 7:
             raise SourceError(f"{where}: section {number} at byte {at} has {length} of {end - at} bytes: {_REFETCH}")
         yield number, message[at : at + length]
         at += length
@@ -105,9 +111,19 @@ def decode(
     given. `attrs` has `packing`, its packing type.
     Threads may call it; they take turns, since ecCodes keeps state for the process.
     """
-    with _ECCODES, _naming(where):
+    with ECCODES, naming(where):
         packing = _check_header(message, _expected(wanted, init_time, lead_time, member), where)
-        return _load(message, wanted, where).assign_attrs(packing=packing)
+        filters = {"shortName": wanted.short_name, "typeOfLevel": wanted.type_of_level, "level": wanted.level}
+        return _load(message, filters, where).assign_attrs(packing=packing)
+
+
+def load(message: bytes, filters: dict[str, Any], where: str) -> xr.DataArray:
+    """The one field of a message of either edition, (latitude, longitude), by cfgrib with `filters`, as it was packed.
+
+    SourceError where it cannot be decoded, or is not the one field that `filters` (ecCodes' keys) name.
+    """
+    with ECCODES, naming(where):
+        return _load(message, filters, where)
 
 
 def _expected(wanted: Parameter, init_time: datetime, lead_time: timedelta, member: int | None) -> dict[str, int | str]:
@@ -157,8 +173,7 @@ def _held(handle: int, key: str, kind: type) -> int | str | None:
     return value
 
 
-def _load(message: bytes, wanted: Parameter, where: str) -> xr.DataArray:
-    filters = {"shortName": wanted.short_name, "typeOfLevel": wanted.type_of_level, "level": wanted.level}
+def _load(message: bytes, filters: dict[str, Any], where: str) -> xr.DataArray:
     with tempfile.NamedTemporaryFile(suffix=".grib2") as file:
         file.write(message)
         file.flush()
@@ -171,7 +186,7 @@ def _load(message: bytes, wanted: Parameter, where: str) -> xr.DataArray:
 
 
 @contextmanager
-def _naming(where: str) -> Iterator[None]:
+def naming(where: str) -> Iterator[None]:
     """Failures of the decoders, as SourceError of `where`."""
     try:
         yield
@@ -196,7 +211,7 @@ def encode(
         raise SourceError(f"{field.name}: holds values that are not finite, GRIB2 would lose them: write whole fields")
     field = field.transpose("latitude", "longitude").sortby("latitude", ascending=False)
     keys = _grid_keys(field) | _time_keys(init_time, lead_time) | _parameter_keys(what)
-    with _ECCODES:
+    with ECCODES:
         handle = eccodes.codes_grib_new_from_samples("regular_ll_sfc_grib2")
         try:
             for key, value in keys.items():

@@ -1,5 +1,6 @@
 """The architectures that a preset describes."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from corrdiff_core.dataset import INVARIANTS
@@ -8,29 +9,35 @@ from corrdiff_core.grid import Domain
 from corrdiff_core.manifest import Network, Part
 from corrdiff_core.model.unet_config import UNetConfig
 from corrdiff_core.train.preset import Preset
-from corrdiff_core.variables import INPUT_NAMES, OUTPUT_NAMES
 
 REGRESSION_LAYOUT: tuple[Part, ...] = ("input", "grid", "invariants")
 DIFFUSION_LAYOUT: tuple[Part, ...] = ("mean", "input", "invariants")
 
 
-def networks(preset: Preset, domain: Domain) -> tuple[Network, Network]:
+def networks(preset: Preset, domain: Domain, invariants: Sequence[str] = INVARIANTS) -> tuple[Network, Network]:
     """Regression on [input, grid, invariants] without, diffusion on [mean, input, invariants] with a noise embedding.
+
+    Without `invariants` on a domain that has none.
 
     Raises ConfigurationError where no level of the networks has a resolution that the preset gives attention to: on
     another domain it would silently disappear.
     """
     common: dict[str, Any] = {
-        "out_channels": len(OUTPUT_NAMES), "resolution": domain.shape, "model_channels": preset.model_channels,
+        "out_channels": len(domain.outputs), "resolution": domain.shape, "model_channels": preset.model_channels,
         "channel_mult": preset.channel_mult, "num_blocks": preset.num_blocks,
         "attn_resolutions": preset.attn_resolutions, "bottleneck_attention": preset.bottleneck_attention,
         "dropout": preset.dropout,
     }  # fmt: skip
-    known = len(INPUT_NAMES) + len(INVARIANTS)
-    regression = UNetConfig(in_channels=len(OUTPUT_NAMES) + known + 4, embedding="zero", **common)
-    diffusion = UNetConfig(in_channels=2 * len(OUTPUT_NAMES) + known, embedding="positional", **common)
+    known = len(domain.inputs) + len(invariants)
+    regression = UNetConfig(in_channels=len(domain.outputs) + known + 4, embedding="zero", **common)
+    diffusion = UNetConfig(in_channels=2 * len(domain.outputs) + known, embedding="positional", **common)
     _refuse_lost_attention(preset, domain)
-    return Network(regression.to_dict(), REGRESSION_LAYOUT), Network(diffusion.to_dict(), DIFFUSION_LAYOUT)
+    described = zip((regression, diffusion), (REGRESSION_LAYOUT, DIFFUSION_LAYOUT), strict=True)
+    first, second = (
+        Network(unet.to_dict(), tuple(part for part in layout if invariants or part != "invariants"))
+        for unet, layout in described
+    )
+    return first, second
 
 
 def _refuse_lost_attention(preset: Preset, domain: Domain) -> None:

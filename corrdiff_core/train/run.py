@@ -12,8 +12,9 @@ import torch
 from corrdiff_core import __version__
 from corrdiff_core.archive.objects import open_objects
 from corrdiff_core.checkpoint import Checkpoint, build_denoiser, build_regression, load_checkpoint, save_checkpoint
-from corrdiff_core.dataset import INVARIANTS, Samples, sample_statistics, terrain_invariants
+from corrdiff_core.dataset import Samples, domain_invariants, sample_statistics
 from corrdiff_core.errors import CheckpointError, ConfigurationError, DatasetError, TrainingError
+from corrdiff_core.grid import NO_INVARIANTS, TERRAIN
 from corrdiff_core.manifest import MANIFEST, Manifest
 from corrdiff_core.model.memory import keep_freed_memory
 from corrdiff_core.normalization import Statistics
@@ -26,7 +27,7 @@ from corrdiff_core.train.preset import Preset, StageName
 from corrdiff_core.train.processes import training_processes
 from corrdiff_core.train.stages import DiffusionStage, DomainFields, RegressionStage
 from corrdiff_core.train.state import Progress, differences
-from corrdiff_core.variables import INPUTS, OUTPUTS
+from corrdiff_core.variables import INPUT, OUTPUT
 
 CHECKPOINT, STATISTICS = "checkpoint", "statistics.json"
 OUTCOME = ("regression", "diffusion")  # what a manifest's training says of each stage once it is over
@@ -71,7 +72,7 @@ def train(
 
 def _refuse_misfit(preset: Preset, samples: Samples, validation: Samples | None) -> None:
     preset.window_of(samples.domain)
-    networks(preset, samples.domain)
+    networks(preset, samples.domain, domain_invariants(samples.domain).names)
     if not len(samples) or (validation is not None and not len(validation)):
         raise ConfigurationError("no samples to train on or to validate with: name a period that the dataset covers")
     if validation is None:
@@ -113,9 +114,9 @@ def _statistics(folder: Path, samples: Samples, limit: int) -> tuple[Statistics,
 
 def _refuse_other_units(samples: Samples, statistics: tuple[Statistics, Statistics]) -> None:
     """What no checkpoint may have is refused before the training, not after it."""
-    for part, variables in zip(statistics, (INPUTS, OUTPUTS), strict=True):
+    for part, variables in zip(statistics, (INPUT, OUTPUT), strict=True):
         try:
-            check_statistics(part, variables)
+            check_statistics(part, [variables[name] for name in part.names])
         except CheckpointError as error:
             raise DatasetError(f"{samples.description}: {error}") from None
 
@@ -127,20 +128,27 @@ def _sha256(values: dict[str, Any]) -> str:
 def _manifest(
     preset: Preset, samples: Samples, validation: Samples | None, statistics: tuple[Statistics, Statistics]
 ) -> Manifest:
-    regression, diffusion = networks(preset, samples.domain)
+    domain, invariants = samples.domain, domain_invariants(samples.domain)
+    regression, diffusion = networks(preset, domain, invariants.names)
+    of_file = domain.invariants not in (TERRAIN, NO_INVARIANTS)
+    read = {"invariants_digest": _content(invariants.fields)} if of_file else {}
     held_out = {} if validation is None else {"validation": _data(validation)}
     return Manifest(
         name=preset.name,
-        domain=samples.domain,
+        domain=domain,
         input_statistics=statistics[0],
         output_statistics=statistics[1],
-        invariants=INVARIANTS,
+        invariants=invariants.names,
         regression=regression,
         diffusion=diffusion,
         preconditioning="EDMPrecondSuperResolution",
         defaults=preset.defaults,
-        training={**_data(samples), **held_out, "preset": preset.to_dict(), "version": __version__},
+        training={**_data(samples), **held_out, **read, "preset": preset.to_dict(), "version": __version__},
     )
+
+
+def _content(fields: torch.Tensor) -> str:
+    return hashlib.sha256(fields.numpy().tobytes()).hexdigest()
 
 
 def _data(samples: Samples) -> dict[str, str]:
@@ -161,7 +169,7 @@ def _train(run: Run, manifest: Manifest, samples: Samples, validation: Samples |
     _prepare(device)
     torch.manual_seed(preset.seed)
     regression, denoiser = build_regression(manifest.regression), build_denoiser(manifest)
-    invariants = terrain_invariants(manifest.domain)
+    invariants = domain_invariants(manifest.domain).fields
     fields = DomainFields(invariants.to(device))
 
     def windows(stage: StageName, of: Samples, purpose: str) -> KeyedWindows:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from corrdiff_core import nature
 from corrdiff_core.cycle import HOUR, Slot
 from corrdiff_core.dataset import box_lines
+from corrdiff_core.errors import GridError
 from corrdiff_core.grid import TAIWAN
 from corrdiff_core.metrics import crps_ensemble
 from corrdiff_core.normalization import CWA_INPUT_STATISTICS
@@ -219,7 +220,7 @@ class TestWeather:
             assert float(abs(after.z850 - before.z850).max()) < 60.0
 
     def test_it_is_refused_beyond_the_terrain(self):
-        with pytest.raises(ValueError, match="out of bounds"):
+        with pytest.raises(GridError, match=r"no weather in .*: choose a region in 16..33 N, 111..131 E"):
             nature.weather(1, SUMMER, np.array([10.0, 11.0]), np.array([120.0, 121.0]))
 
 

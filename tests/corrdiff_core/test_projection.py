@@ -1,6 +1,7 @@
 """The projection against PROJ, which runs in a process of its own (its library and ecCodes' do not share one)."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from corrdiff_core.errors import ConfigurationError, GridError
 from corrdiff_core.grid import TAIWAN
-from corrdiff_core.projection import LambertConformal, parse_projection
+from corrdiff_core.projection import LambertConformal, LongLat, Mercator, parse_projection, projection_of
 
 PROJ = """
 import json, sys
@@ -19,8 +20,11 @@ import numpy as np
 from pyproj import CRS, Transformer
 text, wkt, mapping, x, y = json.load(sys.stdin)
 crs = CRS.from_proj4(text)
-longitude, latitude = Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True).transform(x, y)
-json.dump({"longitude": longitude, "latitude": latitude, "wkt": CRS.from_wkt(wkt) == crs,
+there = Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True)
+longitude, latitude = there.transform(x, y)
+described = {name: Transformer.from_crs(other, crs.geodetic_crs, always_xy=True).transform(x, y)
+             for name, other in (("wkt", CRS.from_wkt(wkt)), ("cf", CRS.from_cf(mapping)))}
+json.dump({"longitude": longitude, "latitude": latitude, "there": described, "wkt": CRS.from_wkt(wkt) == crs,
            "cf": CRS.from_cf(mapping) == crs}, sys.stdout)
 """
 
@@ -50,6 +54,33 @@ def test_inverse_wkt_and_cf_agree_with_proj(text):
     assert proj["cf"]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "+proj=merc +lat_ts=15 +lon_0=121 +R=6371229",
+        "+proj=merc +lat_ts=0 +lon_0=-170 +R=6370000 +units=m +no_defs",
+        "+proj=merc +lat_ts=-41 +lon_0=175 +R=6371000",
+    ],
+)
+def test_mercator_agrees_with_proj(text):
+    x, y = (axis.ravel() for axis in np.meshgrid(np.linspace(-2e6, 2e6, 7), np.linspace(-5e6, 5e6, 5)))
+    proj = ask_proj(text, x, y)
+    ours = parse_projection(text)
+    longitude, latitude = ours.inverse(x, y)
+    for theirs in ((proj["longitude"], proj["latitude"]), proj["there"]["wkt"], proj["there"]["cf"]):
+        np.testing.assert_allclose((longitude - theirs[0] + 180) % 360, 180, rtol=0, atol=1e-10)
+        np.testing.assert_allclose(latitude, theirs[1], rtol=0, atol=1e-10)
+    np.testing.assert_allclose(ours.forward(longitude, latitude), (x, y), rtol=0, atol=1e-6)
+
+
+def test_degrees_are_degrees_to_proj_too():
+    text = "+proj=longlat +R=6371229 +no_defs"
+    x, y = (axis.ravel() for axis in np.meshgrid(np.linspace(110, 130, 7), np.linspace(-30, 30, 5)))
+    proj = ask_proj(text, x, y)
+    for theirs in ((proj["longitude"], proj["latitude"]), proj["there"]["wkt"], proj["there"]["cf"]):
+        np.testing.assert_allclose(parse_projection(text).inverse(x, y), theirs, rtol=0, atol=1e-10)
+
+
 @given(
     st.floats(5, 60), st.floats(5, 60), st.floats(-180, 180), st.floats(-40, 40), st.floats(2, 70),
     st.sampled_from([1, -1]),
@@ -65,7 +96,11 @@ def test_inverse_undoes_forward(first, second, center, away, latitude, side):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("+proj=merc +R=6371000", "+proj=lcc"),
+        ("+proj=stere +lat_0=90 +R=6371000", "known are +proj=lcc with lat_1, lat_2, lat_0, lon_0, R; +proj=merc with"),
+        ("+proj=merc +R=6371000", "missing ['lat_ts', 'lon_0']"),
+        ("+proj=merc +lat_ts=90 +lon_0=0 +R=6371000", "between the poles"),
+        ("+proj=longlat +R=6371000 +ellps=WGS84", "ellps"),
+        ("+proj=longlat +R=0", "positive"),
         ("+proj=lcc +lat_1=10 +lat_2=40 +lat_0=23.5 +R=6370000", "lon_0"),
         ("+proj=lcc +lat_1=10 +lat_2=40 +lat_0=23.5 +lon_0=120 +R=6370000 +ellps=WGS84", "ellps"),
         ("+proj=lcc +lat_1=ten +lat_2=40 +lat_0=23.5 +lon_0=120 +R=6370000", "ten"),
@@ -73,15 +108,26 @@ def test_inverse_undoes_forward(first, second, center, away, latitude, side):
     ],
 )
 def test_what_it_cannot_do_is_refused_by_name(text, said):
-    with pytest.raises(ConfigurationError, match=said.replace("+", r"\+")):
+    with pytest.raises(ConfigurationError, match=re.escape(said)):
         parse_projection(text)
 
 
-def test_a_grid_mapping_restores_the_projection():
-    projection = parse_projection(TAIWAN.projection)
-    assert LambertConformal.from_grid_mapping(projection.grid_mapping) == projection
+@pytest.mark.parametrize(
+    "text", [TAIWAN.projection, "+proj=merc +lat_ts=15 +lon_0=121 +R=6371229", "+proj=longlat +R=1"]
+)
+def test_a_grid_mapping_restores_the_projection(text):
+    projection = parse_projection(text)
+    assert projection_of(projection.grid_mapping) == projection
+
+
+def test_the_three_are_told_apart():
+    kinds = (LambertConformal, Mercator, LongLat)
+    texts = (TAIWAN.projection, "+proj=merc +lat_ts=15 +lon_0=121 +R=6371229", "+proj=longlat +R=1")
+    assert [type(parse_projection(text)) for text in texts] == list(kinds)
 
 
 def test_another_grid_mapping_is_refused():
-    with pytest.raises(GridError, match="is mercator, lambert_conformal_conic"):
-        LambertConformal.from_grid_mapping({"grid_mapping_name": "mercator"})
+    with pytest.raises(
+        GridError, match="is stereographic, one of lambert_conformal_conic, mercator, latitude_longitude"
+    ):
+        projection_of({"grid_mapping_name": "stereographic"})

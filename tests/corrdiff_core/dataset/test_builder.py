@@ -17,7 +17,7 @@ from corrdiff_core.dataset import StoredSamples, box_lines, build, extend, sampl
 from corrdiff_core.dataset import builder as building
 from corrdiff_core.dataset.cwa_fixture import write_cwa
 from corrdiff_core.dataset.origins import NatureTruth
-from corrdiff_core.errors import DatasetError, GridError
+from corrdiff_core.errors import DatasetError, GridError, SourceError
 from corrdiff_core.sources.source import Fetched, NotYet
 from tests.corrdiff_core.dataset.dataset_cases import END, HOURS, START, built, truth, weather
 from tests.small_domain import SMALL
@@ -225,8 +225,11 @@ class TestRefused:
         assert not (tmp_path / "dataset").exists()
 
     def test_a_variable_that_is_missing(self, tmp_path, inputs_url, truth_url):
-        with pytest.raises(DatasetError, match=r"tcwv, z500, t500, .* missing among mrr"):
-            made(tmp_path / "dataset", truth_url, truth_url)
+        fields = weather().drop_vars(["z500", "u10m"])
+        with pytest.raises(SourceError, match=r"missing z500, u10m; there is tcwv; .*: name a variable as ours"):
+            made(tmp_path / "dataset", written(fields, tmp_path / "inputs.nc"), truth_url)
+        with pytest.raises(DatasetError, match=r"mrr missing among .*tcwv"):
+            made(tmp_path / "dataset", inputs_url, inputs_url)
 
     def test_another_unit(self, tmp_path, inputs_url):
         fields = truth()
@@ -296,14 +299,16 @@ class TestRefused:
 
     def test_a_time_that_is_there_twice(self, tmp_path, inputs_url):
         twice = xr.concat([truth(HOURS[:2]), truth(HOURS[:1])], "time")
-        with pytest.raises(DatasetError, match="no axis of different dates"):
+        with pytest.raises(SourceError, match="no axis of different dates"):
             made(tmp_path / "dataset", inputs_url, written(twice, tmp_path / "twice.nc"))
 
     def test_what_cannot_be_opened(self, tmp_path, inputs_url):
         (tmp_path / "text.nc").write_text("not NetCDF")
-        for url in ("nothing", "nothing.nc", "text.nc"):
-            with pytest.raises(DatasetError, match=f"{url} opens neither as Zarr nor"):
+        for url in ("nothing", "nothing.nc"):
+            with pytest.raises(SourceError, match=f"{url} cannot be opened"):
                 made(tmp_path / "dataset", inputs_url, str(tmp_path / url))
+        with pytest.raises(SourceError, match=r"text.nc is neither Zarr .*NetCDF .*b'not '"):
+            made(tmp_path / "dataset", inputs_url, str(tmp_path / "text.nc"))
 
     def test_a_period_that_is_none(self, tmp_path):
         with pytest.raises(DatasetError, match="is no period"):

@@ -17,7 +17,7 @@ from corrdiff_core.cycle import HOUR, Slot
 from corrdiff_core.errors import ConfigurationError, GridError, SourceError
 from corrdiff_core.grid import TAIWAN
 from corrdiff_core.nature import weather as nature_weather
-from corrdiff_core.sources import open_forecasts
+from corrdiff_core.sources import as_forecasts, open_source
 from corrdiff_core.sources.aiwp import AIWP, FOLDERS, VARIABLES
 from corrdiff_core.sources.ranged_file import BLOCK, RangedFile
 from corrdiff_core.sources.source import Fetched, NotYet
@@ -336,14 +336,14 @@ def test_another_layout_and_a_smaller_area_are_refused(tmp_path, source):
 
 
 def test_models_by_name():
-    source = open_forecasts("aiwp-four-gfs")
+    source = as_forecasts(open_source("aiwp-four-gfs"))
     assert (source.name, source.kind) == ("aiwp-four-gfs", "forecast")
     assert repr(source) == "AIWP('four-gfs', 's3://noaa-oar-mlwp-data')"
     assert FOLDERS["auro-ifs"] == "AURO_v100_IFS"
     assert len(FOLDERS) == 8
     for name in ("aiwp", "aiwp-four", "aiwp-fcn-gfs"):
         with pytest.raises(ConfigurationError, match=r"no source is called 'aiwp-.*': use one of aiwp-four-gfs,"):
-            open_forecasts(name)
+            as_forecasts(open_source(name))
     filesystem, path = AIWP("pang-gfs")._root.filesystem_and_path
     assert (path, filesystem.anon) == ("noaa-oar-mlwp-data", True)
 

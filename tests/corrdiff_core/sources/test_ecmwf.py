@@ -13,7 +13,7 @@ from corrdiff_core.cycle import HOUR, Slot
 from corrdiff_core.errors import ConfigurationError, GridError, SourceError
 from corrdiff_core.grid import TAIWAN
 from corrdiff_core.nature import weather as nature_weather
-from corrdiff_core.sources import open_forecasts
+from corrdiff_core.sources import as_forecasts, open_source
 from corrdiff_core.sources.ecmwf import ECMWF, FIELDS, PORTAL, WANTED
 from corrdiff_core.sources.source import Fetched, NotYet
 from corrdiff_core.variables import INPUT, INPUT_NAMES, STANDARD_GRAVITY
@@ -333,13 +333,13 @@ def test_steps_by_era(variant, init_time, steps, last):
 
 
 def test_products_by_name():
-    source = open_forecasts("ecmwf-ifs")
+    source = as_forecasts(open_source("ecmwf-ifs"))
     assert (source.name, source.kind) == ("ecmwf-ifs", "forecast")
     assert repr(source) == f"ECMWF('ifs', {PORTAL!r})"
-    assert repr(open_forecasts("ecmwf-aifsens-p07", "memory://x")) == "ECMWF('aifsens-p07', 'memory://x')"
+    assert repr(as_forecasts(open_source("ecmwf-aifsens-p07", "memory://x"))) == "ECMWF('aifsens-p07', 'memory://x')"
     for name in ("ecmwf", "ecmwf-aifsens", "ecmwf-aifsens-p00", "ecmwf-aifsens-p51", "ecmwf-aifsens-p7"):
         with pytest.raises(ConfigurationError, match=f"no source is called '{name}'?.*use ecmwf-ifs, ecmwf-aifs"):
-            open_forecasts(name)
+            as_forecasts(open_source(name))
 
 
 def test_the_table_has_every_input_and_every_field_a_code():

@@ -18,7 +18,7 @@ from corrdiff_core.errors import ConfigurationError, GridError, SourceError
 from corrdiff_core.grid import Box
 from corrdiff_core.nature_era5 import write_arco
 from corrdiff_core.quality import check_inputs
-from corrdiff_core.sources import era5_arco, open_forecasts, open_source
+from corrdiff_core.sources import as_forecasts, era5_arco, open_source
 from corrdiff_core.sources.era5 import ARCO, ERA5, NCAR
 from corrdiff_core.sources.source import Fetched, NotYet
 from tests.corrdiff_core.sources.era5_cases import AREA, BOX, END, HOURS, SLOT, START, assert_weather, edit
@@ -283,7 +283,7 @@ class TestSource:
         with pytest.raises(ConfigurationError, match="no source is called 'era5-land'"):
             open_source("era5-land")
         with pytest.raises(ConfigurationError, match="era5 is a source of analyses"):
-            open_forecasts("era5")
+            as_forecasts(open_source("era5"))
 
     def test_hours_are_all_since_1940(self):
         source = ERA5()

@@ -13,7 +13,7 @@ from s3fs import S3FileSystem
 from corrdiff_core.cycle import HOUR, Slot
 from corrdiff_core.errors import ConfigurationError, SourceError
 from corrdiff_core.grid import TAIWAN
-from corrdiff_core.sources import open_forecasts, open_source
+from corrdiff_core.sources import as_forecasts, open_source
 from corrdiff_core.sources.channels import CHANNELS
 from corrdiff_core.sources.gefs import GEFS, MEMBERS
 from corrdiff_core.sources.grib import encode
@@ -149,7 +149,7 @@ def test_steps_of_both_eras():
 
 def test_members_by_name():
     assert len(MEMBERS) == 31
-    source = open_forecasts("gefs-p19")
+    source = as_forecasts(open_source("gefs-p19"))
     assert (source.name, source.kind) == ("gefs-p19", "forecast")
     assert repr(source) == "GEFS('p19', 's3://noaa-gefs-pds')"
     assert open_source("gefs-c00", "memory://x").name == "gefs-c00"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from corrdiff_core.cycle import HOUR
 from corrdiff_core.errors import ConfigurationError
-from corrdiff_core.sources import open_forecasts
+from corrdiff_core.sources import as_forecasts, open_source
 from corrdiff_core.sources.schedule import every
 
 Published = Callable[[datetime, int], bool]  # whether a cycle at that whole hour publishes that lead in hours
@@ -61,7 +61,7 @@ LONGEST = 400  # h
 @SOURCES
 @given(HOURS)
 def test_the_planned_steps_are_exactly_the_published_ones(name: str, init_time: datetime) -> None:
-    source, published = open_forecasts(name), TABLES[name]
+    source, published = as_forecasts(open_source(name)), TABLES[name]
     expected = [lead for lead in range(LONGEST) if published(init_time, lead)]
     valid_times = [init_time + lead * HOUR for lead in range(-12, LONGEST)]
     if not expected:
@@ -80,7 +80,7 @@ def last(published: Published, cycle: datetime) -> int:
 @SOURCES
 @given(HOURS)
 def test_cycles_are_newest_first_and_all_that_reach_the_time(name: str, at: datetime) -> None:
-    cycles = list(open_forecasts(name).cycles(at))
+    cycles = list(as_forecasts(open_source(name)).cycles(at))
     assert cycles == sorted(cycles, reverse=True)
     published = TABLES[name]
     possible = [at - back * HOUR for back in range(LONGEST) if published(at - back * HOUR, 0)]
@@ -91,7 +91,7 @@ def test_cycles_are_newest_first_and_all_that_reach_the_time(name: str, at: date
 @SOURCES
 @given(HOURS, st.integers(0, 59), st.integers(1, LONGEST * 60))
 def test_what_is_between_the_hours_is_neither_cycle_nor_step(name: str, time: datetime, minute: int, lead: int) -> None:
-    source = open_forecasts(name)
+    source = as_forecasts(open_source(name))
     cycle = next(iter(source.cycles(time)))
     valid_time = cycle + timedelta(minutes=lead)
     planned = source.plan(cycle, [valid_time])
