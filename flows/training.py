@@ -8,6 +8,7 @@ import typer
 from corrdiff_core.cycle import parse_time
 from corrdiff_core.errors import ConfigurationError
 from flows.datasets import DomainFile, domain_of
+from flows.models import Models
 
 if TYPE_CHECKING:
     from corrdiff_core.dataset import Samples
@@ -33,6 +34,10 @@ def train(
     validation_end: Annotated[
         str | None, typer.Option(metavar="TIME", help="Validation ends before it [the dataset's end].")
     ] = None,
+    initial: Annotated[
+        str | None, typer.Option(metavar="REF", help="Checkpoint to go on from: its weights and statistics [random].")
+    ] = None,
+    models: Models = None,
     device: Annotated[str | None, typer.Option(help="Torch device [cuda, else cpu].")] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes that read samples; 0: none but this one.")] = 1,
 ) -> None:
@@ -41,11 +46,17 @@ def train(
     For eight GPUs: torchrun --nproc-per-node 8 --no-python corrdiff train ...
     """
     from corrdiff_core import train as training
+    from corrdiff_core.checkpoint import load_checkpoint
+    from flows.settings import Settings
+    from flows.slots import open_run
 
+    first = None if initial is None else load_checkpoint(open_run(Settings.of(model=initial, models=models)).model)
     chosen = training.read_preset(preset)
     period = _time(start, _FIRST), _time(end, _LAST), _time(validation_end, _LAST)
     samples, held_out = split(_samples(dataset, domain), dataset, *period)
-    checkpoint = training.train(chosen, samples, out, held_out, device=device, workers=workers, report=typer.echo)
+    checkpoint = training.train(
+        chosen, samples, out, held_out, initial=first, device=device, workers=workers, report=typer.echo
+    )
     if training.leads():
         typer.echo(f"{checkpoint.manifest.identity}: {out}/checkpoint")
 

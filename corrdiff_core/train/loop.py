@@ -41,9 +41,11 @@ class Run:
 
     @property
     def bfloat16(self) -> bool:
-        """Whether passes are autocast on this device."""
+        """Whether passes are autocast on this device. A CPU that emulates bfloat16 is eight times slower with it."""
         where = self.preset.bfloat16
-        return where == "always" or (where == "cuda" and self.processes.device.type == "cuda")
+        if self.processes.device.type == "cuda":
+            return where != "never"
+        return where == "native" and bool(torch.cpu.get_capabilities().get("avx512_bf16"))
 
 
 def state_name(stage: StageName) -> str:

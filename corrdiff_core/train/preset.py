@@ -51,7 +51,7 @@ class Preset:
     gradient_clip: float  # norm above which gradients are scaled down
     skip_limit: int  # steps of a stage that may be skipped for gradients that are not finite
     half_life: int  # of the exponential moving average of the weights
-    bfloat16: Literal["never", "cuda", "always"]  # where passes are autocast; weights, loss and optimizer are float32
+    bfloat16: Literal["never", "cuda", "native"]  # where passes are autocast, native: where the device computes in it
     sigma_mean: float  # of ln sigma
     sigma_std: float
     save_every: int

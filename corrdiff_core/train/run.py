@@ -14,9 +14,10 @@ from corrdiff_core.archive.objects import open_objects
 from corrdiff_core.checkpoint import Checkpoint, build_denoiser, build_regression, load_checkpoint, save_checkpoint
 from corrdiff_core.dataset import Samples, domain_invariants, sample_statistics
 from corrdiff_core.errors import CheckpointError, ConfigurationError, DatasetError, TrainingError
-from corrdiff_core.grid import NO_INVARIANTS, TERRAIN
-from corrdiff_core.manifest import MANIFEST, Manifest
+from corrdiff_core.grid import NO_INVARIANTS, TERRAIN, Domain
+from corrdiff_core.manifest import MANIFEST, Manifest, Network
 from corrdiff_core.model.memory import keep_freed_memory
+from corrdiff_core.model.unet_config import UNetConfig
 from corrdiff_core.normalization import Statistics
 from corrdiff_core.quality import check_statistics
 from corrdiff_core.train.batches import KeyedWindows, share_of
@@ -40,6 +41,7 @@ def train(
     folder: str | Path,
     validation: Samples | None = None,
     *,
+    initial: Checkpoint | None = None,
     device: str | None = None,
     workers: int = 1,
     report: Report = print,
@@ -47,8 +49,10 @@ def train(
     """Train both stages on `samples` and write `folder`/checkpoint; continues where an earlier call stopped.
 
     `validation` are samples of other times, whose loss is followed. Under torchrun each step is shared by all
-    processes, whose folder is the same. `workers` processes read the samples, 0: this one does. On a CPU the result is
-    the same to the bit however often the training was stopped.
+    processes, whose folder is the same. `initial` is a checkpoint to go on from instead of random weights: of the same
+    domain and networks, whose statistics are kept, since its weights mean nothing with others. `workers` processes
+    read the samples, 0: this one does. On a CPU the result is the same to the bit however often the training was
+    stopped.
 
     Raises TrainingError for more steps without finite gradients than the preset allows, and for what stands in
     `folder` and belongs to another task or is damaged; ConfigurationError where preset, domain, samples and processes
@@ -59,13 +63,19 @@ def train(
         share_of(preset, processes)
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        with processes.leader_first():
-            statistics = _statistics(folder, samples, preset.statistics_samples)
+        statistics = (
+            None if initial is None else (initial.manifest.input_statistics, initial.manifest.output_statistics)
+        )
+        if statistics is None:
+            with processes.leader_first():
+                statistics = _statistics(folder, samples, preset.statistics_samples)
         _refuse_other_units(samples, statistics)
         manifest = _manifest(preset, samples, validation, statistics)
+        if initial is not None:
+            manifest = _going_on_from(initial.manifest, manifest)
         run = Run(preset, _described(manifest), folder, processes, workers, report)
         if not (folder / CHECKPOINT / MANIFEST).exists():
-            _train(run, manifest, samples, validation)
+            _train(run, manifest, samples, validation, initial)
         processes.wait()
         return _finished(folder / CHECKPOINT, run.task)
 
@@ -155,6 +165,29 @@ def _data(samples: Samples) -> dict[str, str]:
     return {"data": samples.description, "data_digest": samples.digest}
 
 
+def _going_on_from(initial: Manifest, manifest: Manifest) -> Manifest:
+    """The manifest, with what it goes on from; ConfigurationError where those weights do not fit its networks."""
+    fixed = ("domain", "invariants", "regression", "diffusion", "preconditioning", "sigma_data")
+    kept, asked = ({name: _comparable(getattr(one, name)) for name in fixed} for one in (initial, manifest))
+    other = list(differences(kept, asked))
+    if other:
+        raise ConfigurationError(
+            f"{initial.identity} cannot be gone on from with the preset {manifest.name}: {'; '.join(other)}: take its "
+            "networks into the preset, or train from random weights"
+        )
+    return replace(
+        manifest, training={**manifest.training, "initial": initial.identity, "initial_digest": initial.digest}
+    )
+
+
+def _comparable(part: Any) -> Any:
+    """JSON values; dropout may differ, it is no part of the weights."""
+    if isinstance(part, Network):
+        config = replace(UNetConfig.from_dict(part.unet), dropout=0.0)
+        return {"unet": config.to_dict(), "conditioning": list(part.conditioning)}
+    return json.loads(json.dumps(part.to_dict() if isinstance(part, Domain) else part))
+
+
 def _described(manifest: Manifest) -> dict[str, Any]:
     """The manifest as it is before training, in JSON values: the task."""
     training = {name: value for name, value in manifest.training.items() if name not in OUTCOME}
@@ -162,13 +195,18 @@ def _described(manifest: Manifest) -> dict[str, Any]:
     return described
 
 
-def _train(run: Run, manifest: Manifest, samples: Samples, validation: Samples | None) -> None:
+def _train(
+    run: Run, manifest: Manifest, samples: Samples, validation: Samples | None, initial: Checkpoint | None
+) -> None:
     """Both stages and the checkpoint."""
     preset, device = run.preset, run.processes.device
     statistics = manifest.input_statistics, manifest.output_statistics
     _prepare(device)
     torch.manual_seed(preset.seed)
     regression, denoiser = build_regression(manifest.regression), build_denoiser(manifest)
+    if initial is not None:
+        regression.load_state_dict(initial.regression.state_dict())
+        denoiser.load_state_dict(initial.diffusion.state_dict())
     invariants = domain_invariants(manifest.domain).fields
     fields = DomainFields(invariants.to(device))
 

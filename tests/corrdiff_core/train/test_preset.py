@@ -102,7 +102,7 @@ class TestFiles:
             ("window = 160", 'window = "all"', r"window\..* = 'all'"),
             ("dropout = 0.0", 'dropout = "0.1"', "dropout = '0.1'"),
             ("[1, 2, 2, 2]", "[1, 2, 2.5]", r"channel_mult\.2 = 2\.5"),
-            ('"always"', '"cpu"', "bfloat16 = 'cpu'"),
+            ('"native"', '"cpu"', "bfloat16 = 'cpu'"),
             ("members = 4", "members = 4.5", r"defaults\.members = 4\.5"),
             ('solver = "heun"', 'solver = "rk4"', r"defaults\.solver = 'rk4'"),
             ("members = 4", "members = 0", "0 members"),

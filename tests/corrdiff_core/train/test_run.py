@@ -7,6 +7,7 @@ from datetime import datetime
 from itertools import pairwise
 
 import pytest
+import torch
 
 from corrdiff_core.checkpoint import load_checkpoint
 from corrdiff_core.dataset import NatureRun
@@ -22,8 +23,8 @@ from tests.training_cases import HELD_OUT, QUICK, SAMPLES, START, FixedSamples
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def run(folder, preset=QUICK, samples=SAMPLES, validation=HELD_OUT):
-    return train(preset, samples, folder, validation, workers=0, report=lambda line: None)
+def run(folder, preset=QUICK, samples=SAMPLES, validation=HELD_OUT, initial=None):
+    return train(preset, samples, folder, validation, initial=initial, workers=0, report=lambda line: None)
 
 
 @pytest.fixture(scope="module")
@@ -183,3 +184,32 @@ class TestRefusals:
         with pytest.raises(ConfigurationError, match="6 times are in training and validation, first 2019-06-01T00"):
             run(folder, validation=FixedSamples(count=6))
         assert not folder.exists()
+
+
+class TestGoingOnFromACheckpoint:
+    def test_it_begins_with_those_weights_and_keeps_their_statistics(self, tmp_path):
+        first = run(tmp_path / "first")
+        still = replace(QUICK, learning_rate=1e-12)
+        other = FixedSamples(seed=3)
+        second = run(tmp_path / "second", still, other, initial=first)
+        for name in ("regression", "diffusion"):
+            before, after = (getattr(one, name).state_dict() for one in (first, second))
+            for key in before:
+                torch.testing.assert_close(after[key], before[key], rtol=0, atol=1e-7)
+        assert second.manifest.input_statistics == first.manifest.input_statistics
+        assert second.manifest.training["initial_digest"] == first.manifest.digest
+        assert second.manifest.training["data_digest"] == other.digest
+
+    def test_a_run_from_other_weights_is_another_task(self, tmp_path):
+        first = run(tmp_path / "first")
+        run(tmp_path / "second", initial=first)
+        with pytest.raises(TrainingError, match="initial"):
+            run(tmp_path / "second")
+
+    def test_other_networks_are_refused_by_name(self, tmp_path):
+        first = run(tmp_path / "first")
+        wider = replace(QUICK, model_channels=8)
+        with pytest.raises(ConfigurationError, match=r"quick-.*diffusion.unet.model_channels is 4 there and 8 here"):
+            run(tmp_path / "second", wider, SAMPLES, initial=first)
+        dropping = replace(QUICK, dropout=0.2)
+        run(tmp_path / "third", dropping, SAMPLES, initial=first)
