@@ -6,7 +6,7 @@ from collections import OrderedDict
 from corrdiff_core.sources.ranges import Found, Root, Span, merge
 
 BLOCK = 65536  # bytes
-KEPT = 512  # blocks of a file kept in memory, 32 MB: more than one compressed chunk of ERA5's monthly files
+KEPT = 160  # blocks of a file kept in memory, 10 MB: a few compressed chunks of ERA5's monthly files
 
 
 class RangedFile(io.RawIOBase):

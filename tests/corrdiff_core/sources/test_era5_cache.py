@@ -45,6 +45,7 @@ def fetch(store, cache, last):
 
 for line in sys.stdin:
     store, cache, last = line.split()
+    ERA5(store).fetch(Slot(HOURS[0]), BOX)  # imports what the children need
     child = os.fork()
     if child == 0:
         fetch(store, cache, int(last))
