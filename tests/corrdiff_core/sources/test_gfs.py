@@ -389,7 +389,7 @@ def test_sources_by_name(tmp_path):
     assert "gfs" in SOURCES
     assert repr(open_source("gfs")) == f"GFS({NOAA!r})"
     assert repr(open_source("gfs", str(tmp_path))) == f"GFS({str(tmp_path)!r})"
-    with pytest.raises(ConfigurationError, match="no source is called 'icon': use one of gfs"):
+    with pytest.raises(ConfigurationError, match=r"no source is called 'icon': use one of .*gfs"):
         open_source("icon")
     with pytest.raises(ConfigurationError, match="no source is called 'gfs-p01'"):
         open_source("gfs-p01")
