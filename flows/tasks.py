@@ -14,7 +14,7 @@ from flows.retries import PAUSES, is_transient
 from flows.slots import Run, draw_slot, fetch_slot, generate_slot
 from flows.window import HEALED, Window, choose_window, holes, newest_slot
 
-LONGEST_LEAD = timedelta(hours=120)
+LONGEST_LEAD = timedelta(hours=384)
 
 
 def _transient(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:

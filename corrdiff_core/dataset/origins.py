@@ -116,12 +116,16 @@ class FetchedInputs:
     def read(self, times: Sequence[datetime]) -> dict[datetime, Field]:
         answers = {time: self.source.fetch(Slot(time), self.box) for time in times}
         return {
-            time: input_field(
-                answer.inputs, f"{self.source.name}{' (preliminary)' if answer.preliminary else ''}", self.names
-            )
+            time: input_field(answer.inputs, _origin(answer, self.source.name), self.names)
             for time, answer in answers.items()
             if not isinstance(answer, NotYet)
         }
+
+
+def _origin(answer: Fetched, name: str) -> str:
+    """Source and root, and whether final data will replace these."""
+    root = f" at {answer.provenance['url']}" if "url" in answer.provenance else ""
+    return f"{name}{root}{' (preliminary)' if answer.preliminary else ''}"
 
 
 def input_field(inputs: xr.Dataset, origin: str, names: Sequence[str] = INPUT_NAMES) -> Field:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from corrdiff_core.sources.ranges import Found, Root, Span, merge
 
 BLOCK = 65536  # bytes
-KEPT = 512  # blocks of a file kept in memory, 32 MB: more than one compressed chunk of ERA5's monthly files
+KEPT = 160  # blocks of a file kept in memory, 10 MB: a few compressed chunks of ERA5's monthly files
 _READING = threading.Lock()
 
 

@@ -68,7 +68,11 @@ def test_training_data_from_era5(tmp_path: Path, truth: str, monkeypatch: pytest
     extend = ("dataset", "extend", url, "--end", "2021-07-01", "--source", "era5", "--truth", truth)
     assert "3 samples, 1 of them new" in corrdiff(*extend).stdout
     samples = StoredSamples.open(url)
-    assert [entry.source for _, entry in sorted(samples.index.items())] == ["era5", "era5", "era5 (preliminary)"]
+    assert [entry.source for _, entry in sorted(samples.index.items())] == [
+        f"era5 at {root}",
+        f"era5 at {root}",
+        f"era5 at {root} (preliminary)",
+    ]
     direct = str(tmp_path / "direct")
     corrdiff("nature", "write-training", direct, *PERIOD)
     for number in range(3):

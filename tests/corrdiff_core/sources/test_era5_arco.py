@@ -4,14 +4,19 @@ import json
 import re
 import shutil
 from datetime import datetime, timedelta
+from importlib.util import find_spec
 from pathlib import Path
 
 import cloudpickle
 import fsspec
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
 from numcodecs.blosc import Blosc
+from s3fs import S3FileSystem
 
 from corrdiff_core.cycle import HOUR, Slot, hours_from
 from corrdiff_core.errors import ConfigurationError, GridError, SourceError
@@ -137,6 +142,24 @@ class TestEnds:
         assert_weather(answer, END)
         assert answer.preliminary
         assert isinstance(source.fetch(Slot(END + HOUR), BOX), NotYet)
+
+    def test_it_grows_on_s3_and_is_not_read_again_for_nothing(self, s3_url, monkeypatch):
+        url = f"{s3_url}/store"
+        write_arco(url, START, START + HOUR, area=AREA)
+        source = ERA5(url)
+        assert isinstance(source.fetch(Slot(HOURS[1]), BOX), NotYet)
+        read: list[str] = []
+        call = S3FileSystem._call_s3
+
+        async def counted(self, method, *arguments, **options):
+            read.append(f"{method} {options.get('Key', '')}")
+            return await call(self, method, *arguments, **options)
+
+        monkeypatch.setattr(S3FileSystem, "_call_s3", counted)
+        assert isinstance(source.fetch(Slot(HOURS[1]), BOX), NotYet)
+        assert read == ["head_object store/.zmetadata"]
+        write_arco(url, HOURS[1], HOURS[2], area=AREA)
+        assert_weather(source.fetch(Slot(HOURS[1]), BOX), HOURS[1])
 
     def test_preliminary_data_turn_final_minutes_later(self, store, monkeypatch):
         source = ERA5(str(store))
@@ -292,6 +315,15 @@ class TestSource:
         assert source.hours(END, END) == []
         assert len(source.hours(datetime(2020, 1, 1), datetime(2021, 1, 1))) == 8784
 
+    @given(
+        st.datetimes(datetime(1939, 12, 25), datetime(1940, 1, 9)),
+        st.datetimes(datetime(1939, 12, 25), datetime(1940, 1, 9)),
+    )
+    def test_hours_as_pandas_counts_them(self, start, end):
+        axis = pd.date_range("1940-01-01", "1940-01-10", freq="h")
+        expected = axis[(axis >= start) & (axis < end)].to_pydatetime().tolist()
+        assert ERA5().hours(start, end) == expected
+
     def test_settings_of_our_own_storage_do_not_reach_the_public_bucket(self, s3_url):
         for url in (NCAR, f"{NCAR}/e5.oper.an.pl"):
             filesystem, path = ERA5(url)._root.filesystem_and_path
@@ -302,8 +334,7 @@ class TestSource:
         assert not ERA5("s3://nsf-ncar-era5-of-my-own")._root.options
 
     def test_google_storage_without_its_package_is_named(self):
-        pytest.importorskip("fsspec")
-        if "gcsfs" in fsspec.registry:
+        if find_spec("gcsfs"):
             pytest.skip("gcsfs is installed")
         with pytest.raises(ConfigurationError, match=r"gs://gcp-public-data-arco-era5/ar/x cannot be opened .*gcsfs"):
             ERA5("gs://gcp-public-data-arco-era5/ar/x").available(SLOT)
