@@ -231,6 +231,7 @@ def _files(url: str) -> tuple[tuple[str, Any, Any], ...]:
     """URL, size and ETag (or time of change) of everything that `url` names, as far as the storage says them."""
     try:
         fs, path = url_to_fs(url)  # type: ignore[no-untyped-call]
+        fs.invalidate_cache()  # listings of before hide what has come since
         paths = sorted(fs.glob(path)) if "*" in path else [path]
         found = []
         for each in paths:
