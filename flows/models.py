@@ -219,7 +219,7 @@ def _domain_rows(domain: "Domain") -> list[Row]:
     (rows, columns), latitude, longitude, box = domain.shape, domain.latitude, domain.longitude, domain.input_box
     return [
         ("name", domain.name),
-        ("points", f"{rows} x {columns}, every {domain.step / 1000:g} km"),
+        ("points", f"{rows} x {columns}, every {domain.spacing / 1000:.4g} km"),
         ("latitude", f"{latitude.min():.4f}..{latitude.max():.4f} N"),
         ("longitude", f"{longitude.min():.4f}..{longitude.max():.4f} E"),
         ("input box", f"{box.south:g}..{box.north:g} N, {box.west:g}..{box.east:g} E"),

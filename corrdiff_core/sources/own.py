@@ -67,15 +67,17 @@ class Table:
 def own_name(url: str, taken: Sequence[str] = ()) -> str:
     """The source's folder in an archive: the last part of `url` without its ending and without what no folder takes.
 
-    `own-` goes before a name that begins as one of `taken` does. ConfigurationError where nothing is left.
+    The part before it where that is nothing but wildcards. `own-` goes before a name that begins as one of `taken`
+    does. ConfigurationError where nothing is left.
 
     >>> own_name("s3://bucket/my_cmip6.zarr/"), own_name("data/era5-*.nc", ["era5"]), own_name("file_*.grib2")
     ('my_cmip6', 'own-era5', 'file')
     """
-    last = _ENDINGS.sub("", url.rstrip("/").rsplit("/", 1)[-1])
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip("._-")
-    if not NAME.fullmatch(name):
-        raise ConfigurationError(f"{url}: its last part {last!r} names no folder: give it a letter or a digit")
+    parts = [_ENDINGS.sub("", part) for part in url.rpartition("://")[2].split("/")]
+    names = [re.sub(r"[^A-Za-z0-9._-]+", "-", part).strip("._-") for part in parts]
+    name = next((name for name in reversed(names) if NAME.fullmatch(name)), None)
+    if name is None:
+        raise ConfigurationError(f"{url} names no folder: give a part of it a letter or a digit")
     return f"own-{name}" if name.partition("-")[0] in taken else name
 
 
@@ -229,6 +231,7 @@ def _files(url: str) -> tuple[tuple[str, Any, Any], ...]:
     """URL, size and ETag (or time of change) of everything that `url` names, as far as the storage says them."""
     try:
         fs, path = url_to_fs(url)  # type: ignore[no-untyped-call]
+        fs.invalidate_cache()  # listings of before hide what has come since
         paths = sorted(fs.glob(path)) if "*" in path else [path]
         found = []
         for each in paths:

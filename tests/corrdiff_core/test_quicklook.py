@@ -233,6 +233,17 @@ class TestMap:
         np.testing.assert_allclose(longitude, [120.5, 121.0, 121.5], atol=1e-5)
 
 
+def test_a_region_with_fewer_variables_has_fewer_rows(fields):
+    """No radar in the truth; and an input without the variable that an output could be compared with says so."""
+    inputs, ensemble = fields
+    drawn = figure(inputs.drop_vars(["u10m", "tcwv"]), ensemble.drop_vars("mrr"), "gfs")
+    panels = {axes.get_label(): axes for axes in drawn.axes}
+    assert {label.split()[0] for label in panels} == {"t2m", "u10m", "v10m"}
+    assert [text.get_text() for text in panels["u10m input"].texts] == ["the input has no wind"]
+    assert panels["v10m input"].get_xticklabels()[0].get_text()
+    assert not panels["t2m input"].get_xticklabels()[0].get_text()
+
+
 class TestRefusals:
     @pytest.mark.parametrize("name", OUTPUTS)
     @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -259,8 +270,9 @@ class TestRefusals:
                 QualityError,
                 "valid_time of the",
             ),
-            (lambda i, e: (i, e.drop_vars("t2m")), QualityError, "variables missing: t2m"),
-            (lambda i, e: (i.drop_vars("tcwv"), e), QualityError, "variables missing: tcwv"),
+            (lambda i, e: (i, e.drop_vars(e.data_vars)), QualityError, "variables missing: mrr, t2m, u10m, v10m"),
+            (lambda i, e: (i, e.rename(t2m="t")), QualityError, "missing: none; not known: t:"),
+            (lambda i, e: (i.rename(tcwv="pwat"), e), QualityError, "missing: none; not known: pwat:"),
             (lambda i, e: (i, e.drop_vars("spatial_ref")), GridError, "not given.*read it from the archive"),
             (lambda i, e: (i, e.drop_vars("x")), GridError, "with y and x"),
             (lambda i, e: (i.isel(latitude=slice(0, 8)), e), GridError, "does not cover"),
