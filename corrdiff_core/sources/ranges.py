@@ -228,8 +228,8 @@ def reaching(url: str) -> Iterator[None]:
         raise
     except (PermissionError, NoCredentialsError) as error:
         raise SourceError(
-            f"{url}: access denied ({in_words(error)}): check the credentials; on S3 allow ListBucket too, without it a "
-            "missing object cannot be told from a forbidden one"
+            f"{url}: access denied ({in_words(error)}): check the credentials; on S3 allow ListBucket too, without it "
+            "a missing object cannot be told from a forbidden one"
         ) from error
     except aiohttp.ClientResponseError as error:
         _refuse_status(url, error.status, error)
