@@ -2,10 +2,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+# Of tests/corrdiff_core, those that need an S3 server.
+S3_TESTS := $(addprefix tests/corrdiff_core/, test_archive.py test_archive_objects.py test_archive_races.py \
+	test_archive_readers.py test_archive_retention.py test_faults.py test_s3_credentials.py test_registry.py \
+	sources/test_gfs_remote.py sources/test_gfs_faults.py)
 # A synthetic typhoon stands east of Taiwan.
 DEMO_INIT := 2021-06-07T12:00
 
-.PHONY: demo test test-slow lint types format bench check clean
+.PHONY: demo test test-s3 test-slow lint types format bench check clean
 .DELETE_ON_ERROR:
 
 $(STAMP): pyproject.toml constraints.txt
@@ -21,6 +25,9 @@ demo: $(STAMP)  ## synthetic weather as GRIB2 in NOAA's layout -> corrdiff hourl
 
 test: $(STAMP)  ## everything that fits ten minutes on two cores
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not benchmark"
+
+test-s3: $(STAMP)  ## what is stored on S3, against a real Ceph gateway (Debian; see infra/README.md)
+	infra/ceph-rgw.sh $(BIN)/python -m pytest -m "not slow and not benchmark" $(S3_TESTS)
 
 test-slow: $(STAMP)  ## the long proofs
 	$(BIN)/python -m pytest -m "slow"

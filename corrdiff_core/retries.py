@@ -112,12 +112,19 @@ def patiently(request: Callable[[], Answer]) -> Answer:
 
 
 def in_words(error: BaseException) -> str:
-    """An error for a one-line message, with what was noted on it.
+    """An error for a one-line message: what S3 calls it where it comes from there, and what was noted on it.
 
     >>> in_words(TimeoutError("no answer"))
     'no answer'
     """
-    return "; ".join([str(error) or repr(error), *getattr(error, "__notes__", [])])
+    words = str(error) or repr(error)
+    for cause in _causes(error):
+        if isinstance(cause, ClientError):
+            told = cause.response.get(
+                "Error", {}
+            )  # Ceph tells no message, a HEAD of any server no more than the status
+            words = f"{told.get('Message') or 'refused'} ({told.get('Code')}, HTTP {status_of(cause)})"
+    return "; ".join([words, *getattr(error, "__notes__", [])])
 
 
 def storage_options(url: str) -> dict[str, Any]:

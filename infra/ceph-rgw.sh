@@ -53,8 +53,14 @@ await() { # a URL that answers, or a process that died
 processes=()
 stop() {
     local status=$?
+    trap '' INT TERM
     for process in "${processes[@]}"; do kill "$process" 2>/dev/null || true; done
-    for process in "${processes[@]}"; do wait "$process" 2>/dev/null || true; done
+    for _ in $(seq 50); do
+        kill -0 "${processes[@]}" 2>/dev/null || break
+        sleep 0.1
+    done
+    for process in "${processes[@]}"; do kill -KILL "$process" 2>/dev/null || true; done
+    wait
     rm -rf "$run"
     exit $status
 }
@@ -63,10 +69,10 @@ in_ceph() { # a program of the unpacked tree
     LD_LIBRARY_PATH=$libraries PYTHONPATH=$root/usr/lib/python3/dist-packages PATH=$root/usr/bin:$root/usr/sbin:$PATH "$@"
 }
 
-start() { # NAME COMMAND...: a daemon in the background
+start() { # NAME PROGRAM ARGUMENT...: a daemon in the background, whose process id is known
     local name=$1
     shift
-    in_ceph "$@" >"$run/$name.log" 2>&1 &
+    (LD_LIBRARY_PATH=$libraries exec "$root/usr/bin/$1" "${@:2}") >"$run/$name.log" 2>&1 &
     processes+=($!)
 }
 
@@ -126,4 +132,6 @@ await "http://127.0.0.1:$gateway/" "${processes[2]}" rgw
 in_ceph radosgw-admin "${configured[@]}" user create --uid test --display-name test --access-key "$TEST_S3_KEY" --secret-key "$TEST_S3_SECRET" >"$run/user.log" 2>&1 || die "radosgw-admin: $(tail -n 3 "$run/user.log")"
 export TEST_S3_ENDPOINT=http://127.0.0.1:$gateway TEST_S3_KEY TEST_S3_SECRET
 say "$(in_ceph radosgw --version) at $TEST_S3_ENDPOINT"
-"$@"
+"$@" <&0 & # in the background, so that a signal to this script ends it at once
+processes+=($!)
+wait $!

@@ -228,11 +228,11 @@ def reaching(url: str) -> Iterator[None]:
         raise
     except (PermissionError, NoCredentialsError) as error:
         raise SourceError(
-            f"{url}: access denied ({error}): check the credentials; on S3 allow ListBucket too, without it a missing "
-            "object cannot be told from a forbidden one"
+            f"{url}: access denied ({in_words(error)}): check the credentials; on S3 allow ListBucket too, without it "
+            "a missing object cannot be told from a forbidden one"
         ) from error
     except aiohttp.ClientResponseError as error:
         _refuse_status(url, error.status, error)
         raise ConnectionError(f"{url} could not be read: HTTP {error.status}") from error
     except FAILURES as error:
-        raise ConnectionError(f"{url} could not be read: {error!r}{_notes(error)}") from error
+        raise ConnectionError(f"{url} could not be read: {in_words(error)}") from error

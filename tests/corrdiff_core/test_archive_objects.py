@@ -76,7 +76,7 @@ def test_a_bucket_that_is_not_there_is_named(s3_url):
     objects = open_objects(f"{s3_url}-mistyped/archive")
     assert objects.get("x") is None
     for write in (objects.put, objects.create):
-        with pytest.raises(ArchiveError, match=r"mistyped/archive/x: .*bucket does not exist; check that its place"):
+        with pytest.raises(ArchiveError, match=r"mistyped/archive/x: .*NoSuchBucket, HTTP 404\); check that its place"):
             write("x", b"one")
 
 
