@@ -63,7 +63,8 @@ class Run:
 
     def source(self) -> Source:
         """The same one every time; threads may share it."""
-        return _source(self.settings.source, self.settings.source_url, self.settings.cache)
+        inputs = tuple(variable.name for variable in self.manifest.inputs)
+        return _source(self.settings.source, self.settings.source_url, self.settings.cache, inputs)
 
     def forecasts(self) -> ForecastSource:
         """The source of a run that needs cycles; ConfigurationError where it has none."""
@@ -85,8 +86,8 @@ def open_run(settings: Settings) -> Run:
 
 
 @lru_cache(maxsize=4)
-def _source(name: str, url: str | None, cache: str) -> Source:
-    return open_source(name, url, cache)
+def _source(name: str, url: str | None, cache: str, inputs: tuple[str, ...]) -> Source:
+    return open_source(name, url, cache, inputs)
 
 
 def fetch_slot(run: Run, slot: Slot, redo: str | None = None) -> NotYet | None:

@@ -1,6 +1,6 @@
 """Sources of weather, by name. A new source is one file here and one line in SOURCES."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -12,6 +12,7 @@ from corrdiff_core.sources.gefs import GEFS
 from corrdiff_core.sources.gfs import GFS
 from corrdiff_core.sources.own import OwnData
 from corrdiff_core.sources.source import ForecastSource, HindcastSource, Source
+from corrdiff_core.variables import INPUT_NAMES
 
 
 class Opener(Protocol):
@@ -34,13 +35,16 @@ SOURCES: Mapping[str, Opener] = {
 }  # by family, the first part of a name
 
 
-def open_source(name: str, url: str | None = None, cache: str | None = None) -> Source:
+def open_source(
+    name: str, url: str | None = None, cache: str | None = None, inputs: Sequence[str] = INPUT_NAMES
+) -> Source:
     """The source called `name`, at `url` or where it is published; data of one's own where `name` is a path or URL.
 
-    ConfigurationError for a name that is neither in SOURCES nor a place.
+    `inputs` are those that data of one's own must have; all other sources have all. ConfigurationError for a name that
+    is neither in SOURCES nor a place.
     """
     if is_place(name):
-        return OwnData(name, taken=list(SOURCES))
+        return OwnData(name, inputs, taken=list(SOURCES))
     family, _, variant = name.partition("-")
     if family not in SOURCES:
         raise ConfigurationError(

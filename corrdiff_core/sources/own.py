@@ -113,6 +113,10 @@ class OwnData:
     def available(self, slot: Slot) -> bool:
         return slot.init_time is None and slot.valid_time in self._table.times
 
+    def final(self, slot: Slot) -> bool:
+        """As `available`: nobody will replace data of one's own."""
+        return self.available(slot)
+
     def hours(self, start: datetime, end: datetime) -> list[datetime]:
         """The times of the data, and beyond the last one on at their usual step.
 
