@@ -10,7 +10,7 @@ import xarray as xr
 
 from corrdiff_core import nature
 from corrdiff_core.cycle import HOUR, Slot, hours_from
-from corrdiff_core.errors import ConfigurationError, CorrdiffError, GridError, SourceError
+from corrdiff_core.errors import ConfigurationError, GridError, SourceError
 from corrdiff_core.grid import TAIWAN, Box
 from corrdiff_core.nature import write_gfs
 from corrdiff_core.quality import check_inputs
@@ -404,6 +404,3 @@ class TestName:
             open_source("./*.nc")
         with pytest.raises(ConfigurationError, match="or the path or URL of your data"):
             open_source("nowhere")
-
-    def test_every_refusal_has_a_name(self):
-        assert issubclass(SourceError, CorrdiffError)
