@@ -42,7 +42,7 @@ Model = Annotated[
 
 @app.command()
 def hourly(
-    source: Annotated[str | None, typer.Option(help="Where the weather comes from [gfs].")] = None,
+    source: Annotated[str | None, typer.Option(help="gfs, gefs-p01, ecmwf-ifs, aiwp-four-gfs ... [gfs].")] = None,
     at: Annotated[str, typer.Option(metavar="TIME", help="First valid time; `now` is floored to the hour.")] = "now",
     init: Annotated[str | None, typer.Option(metavar="TIME", help="Force this cycle.")] = None,
     leads: Annotated[str | None, typer.Option(help="With --init: 72, 0-12 or 0,3,6 [0..hours-1].")] = None,
@@ -163,13 +163,15 @@ def nature_write(
 def show(
     url: Annotated[str, typer.Argument(help="A store (...zarr), or an archive for its newest run.")],
     lead: Annotated[int | None, typer.Option(help="Hours; the first that is published by default.")] = None,
+    at: Annotated[str | None, typer.Option(metavar="TIME", help="Valid time, of a hindcast or a forecast.")] = None,
     source: Annotated[str, typer.Option(help="Whose newest run, with an archive.")] = "gfs",
-    out: Annotated[str | None, typer.Option(metavar="FILE.png", help="Where to [<init>+<lead>h.png].")] = None,
+    out: Annotated[str | None, typer.Option(metavar="FILE.png", help="Where to [named after the slot].")] = None,
 ) -> None:
     """Draw one slot: input, ensemble mean, one member and spread of four variables."""
+    from flows.settings import parsed
     from flows.show import draw_store
 
-    typer.echo(draw_store(url, lead, source, out))
+    typer.echo(draw_store(url, lead, None if at is None else parsed(parse_time, at), source, out))
 
 
 def _run(name: str, options: dict[str, Any]) -> Any:

@@ -3,29 +3,38 @@
 from datetime import datetime
 
 from corrdiff_core.archive.archive import Archive
-from corrdiff_core.archive.layout import Series
+from corrdiff_core.archive.layout import KINDS, Kind, Series
 from corrdiff_core.cycle import Slot, compact
 from corrdiff_core.errors import ArchiveError
 from flows.slots import draw_slot
 
 
-def draw_store(url: str, lead_hours: int | None = None, source: str = "gfs", out: str | None = None) -> str:
+def draw_store(
+    url: str, lead_hours: int | None = None, at: datetime | None = None, source: str = "gfs", out: str | None = None
+) -> str:
     """Draw a slot of the store at `url`, or of the newest run of `source` where that is an archive; where the PNG is.
 
-    The first lead that is published by default. ArchiveError where there is no such slot.
+    The first slot that is published by default, `at` for the one of that valid time. ArchiveError where there is none.
     """
     archive, series, slots = _published(url, source)
-    chosen = [slot for slot in slots if lead_hours is None or slot.lead_hours == lead_hours]
+    chosen = [slot for slot in slots if lead_hours in (None, slot.lead_hours) and (at is None or slot.valid_time == at)]
     if not chosen:
-        leads = ", ".join(str(slot.lead_hours) for slot in slots)
-        raise ArchiveError(f"{url} has no lead of {lead_hours} h: choose among {leads}")
+        asked = f"valid at {compact(at)}Z" if at is not None else f"with a lead of {lead_hours} h"
+        some = ", ".join(map(str, slots[:3])) + (f" ... {slots[-1]}" if len(slots) > 3 else "")
+        raise ArchiveError(f"{url} has no slot {asked}: choose among {some}")
     slot = chosen[0]
-    return draw_slot(archive, series, slot, out or f"{compact(series.start(slot))}+{slot.lead_hours:03d}h.png")
+    return draw_slot(archive, series, slot, out or _file(series, slot))
+
+
+def _file(series: Series, slot: Slot) -> str:
+    if series.kind == "hindcast":
+        return f"{compact(slot.valid_time)}.png"
+    return f"{compact(series.start(slot))}+{slot.lead_hours:03d}h.png"
 
 
 def _published(url: str, source: str) -> tuple[Archive, Series, list[Slot]]:
-    archive, series, init_time = _store(url.rstrip("/"), source)
-    slots = sorted(archive.published(series, init_time))
+    archive, series, start = _store(url.rstrip("/"), source)
+    slots = sorted(archive.published(series, start))
     if not slots:
         raise ArchiveError(f"{url}: no slot is published there; name a store that a run has filled")
     return archive, series, slots
@@ -36,13 +45,17 @@ def _store(url: str, source: str) -> tuple[Archive, Series, datetime]:
         archive = Archive(url)
         latest = archive.latest(source)
         if latest is None:
-            raise ArchiveError(f"{url} names no newest run of {source}: name a store, forecast/.../<init>.zarr")
+            raise ArchiveError(
+                f"{url} names no newest run of {source}: name a store, forecast/.../<init>.zarr or "
+                "hindcast/.../<month>.zarr"
+            )
         return archive, Series("forecast", source, latest.model), latest.init_time
     parts = url.rsplit("/", 4)
-    if len(parts) < 5 or parts[1] != "forecast":
-        raise ArchiveError(f"{url} is no store of forecasts: name <archive>/forecast/<source>/<model>/<init>.zarr")
-    series = Series("forecast", parts[2], parts[3])
-    init_time = series.parse_store(parts[4])
-    if init_time is None:
-        raise ArchiveError(f"{url}: {parts[4]} is not named as stores are, YYYYMMDDTHH.zarr")
-    return Archive(parts[0]), series, init_time
+    kind: Kind | None = next((kind for kind in KINDS if len(parts) == 5 and kind == parts[1]), None)
+    if kind is None:
+        raise ArchiveError(f"{url} is no store: name <archive>/forecast|hindcast/<source>/<model>/<init or month>.zarr")
+    series = Series(kind, parts[2], parts[3])
+    start = series.parse_store(parts[4])
+    if start is None:
+        raise ArchiveError(f"{url}: {parts[4]} is not named as stores are, YYYYMMDDTHH.zarr or YYYYMM.zarr")
+    return Archive(parts[0]), series, start

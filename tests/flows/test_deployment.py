@@ -21,6 +21,7 @@ from corrdiff_core.archive.archive import Archive
 from corrdiff_core.archive.layout import Series
 from corrdiff_core.cycle import HOUR, Slot, floor_cycle, utc_now
 from corrdiff_core.manifest import read_manifest
+from corrdiff_core.nature_era5 import write_arco
 from corrdiff_core.registry import Registry
 from tests.corrdiff_core.dataset.dataset_cases import built
 from tests.flows.flow_cases import INIT, REPOSITORY, Gfs, toml
@@ -157,6 +158,42 @@ def test_the_schedule_and_a_person_both_start_runs_that_fill_the_archive(
 
 
 @pytest.mark.timeout(600)
+def test_a_backfill_works_in_a_queue_of_its_own(server: Server, small_checkpoint: Path, tmp_path: Path) -> None:
+    start = datetime(2021, 6, 7, 10)
+    write_arco(str(tmp_path / "era5"), start, start + 3 * HOUR)
+    server.prefect("work-pool", "create", "corrdiff", "--type", "process")
+    server.prefect("gcl", "create", "corrdiff-gpu", "--limit", "1")
+    server.prefect("gcl", "create", "corrdiff-operations", "--limit", "100")
+    server.prefect("work-queue", "create", "backfill", "--pool", "corrdiff", "--priority", "100")
+    server.prefect("deploy", "--all")
+    queues = server.call("work_pools/corrdiff/queues/filter", {})
+    assert isinstance(queues, list)
+    priorities = {queue["name"]: queue["priority"] for queue in queues}
+    assert priorities["operations"] < priorities["backfill"]
+
+    worker_environment = server.environment | {
+        "CORRDIFF_HOME": str(REPOSITORY),
+        "CORRDIFF_ERA5_URL": str(tmp_path / "era5"),
+        "CORRDIFF_CACHE": str(tmp_path / "cache"),
+    }
+    log = tmp_path / "worker.log"
+    server.prefect("deployment", "schedule", "pause", "--all")
+    with running([*PREFECT, "worker", "start", "--pool", "corrdiff"], worker_environment, log):
+        period = ("-p", f'start="{start.isoformat()}"', "-p", f'end="{(start + 5 * HOUR).isoformat()}"')
+        server.prefect("deployment", "run", "backfill/backfill", *period)
+        until(lambda: bool(server.runs("COMPLETED") or server.runs("FAILED")), 150, log)
+
+    assert not server.runs("FAILED"), log.read_text()[-6000:]
+    (ended,) = server.runs("COMPLETED")
+    assert (ended["state_name"], ended["work_queue_name"]) == ("NotYet", "backfill")
+    series = Series("hindcast", "era5", read_manifest(str(small_checkpoint)).identity)
+    assert Archive(str(tmp_path / "archive")).published(series, start) == {Slot(start + n * HOUR) for n in range(3)}
+    artifacts = server.call("artifacts/filter", {})
+    assert isinstance(artifacts, list)
+    assert {"slots-left", "slots-progress"} <= {artifact["key"] for artifact in artifacts}
+
+
+@pytest.mark.timeout(600)
 def test_three_events_within_a_day_give_one_retraining(server: Server, small_checkpoint: Path, tmp_path: Path) -> None:
     built(tmp_path / "truth", datetime(2021, 1, 30), datetime(2021, 2, 1))
     (tmp_path / "small.toml").write_text(toml(PRESET.to_dict()))
@@ -201,16 +238,23 @@ def test_three_events_within_a_day_give_one_retraining(server: Server, small_che
 
 
 def test_the_deployments_name_flows_that_take_their_parameters() -> None:
+    from flows.backfill import backfill
     from flows.hourly import hourly
     from flows.retrain import retrain
 
     document = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())
-    flows = {"flows/hourly.py:hourly": hourly, "flows/retrain.py:retrain": retrain}
-    assert [deployment["entrypoint"] for deployment in document["deployments"]] == list(flows)
+    flows = {
+        "flows/hourly.py:hourly": hourly,
+        "flows/backfill.py:backfill": backfill,
+        "flows/retrain.py:retrain": retrain,
+    }
+    named = {deployment["name"]: deployment["entrypoint"] for deployment in document["deployments"]}
+    assert list(named) == ["hourly", "backfill", "era5", "retrain"]
+    assert set(named.values()) == set(flows)
     for deployment in document["deployments"]:
         flows[deployment["entrypoint"]].validate_parameters(deployment.get("parameters", {}))
     strategies = [deployment["concurrency_limit"]["collision_strategy"] for deployment in document["deployments"]]
-    assert strategies == ["CANCEL_NEW", "ENQUEUE"]
+    assert strategies == ["CANCEL_NEW", "ENQUEUE", "CANCEL_NEW", "ENQUEUE"]
 
 
 def test_no_path_of_a_machine_is_in_the_deployment_file() -> None:
