@@ -12,7 +12,7 @@ from corrdiff_core.errors import ConfigurationError
 from flows.background import threads
 from flows.estimate import estimate
 from flows.limits import background
-from flows.outcome import Backfilled, Outcome
+from flows.outcome import NOT_TRIED, Backfilled, Outcome
 from flows.planning import Plan, asked, first_slot, plan
 from flows.production import produce
 from flows.report import Event, Report, Said, open_report
@@ -103,13 +103,13 @@ def make_all(run: Run, wanted: Plan, report: Report, tries: int) -> list[Outcome
 
 
 def briefly(report: Report) -> Report:
-    """`report`, which is not told of every slot beyond the end of what is there: the summary counts them."""
+    """`report`, which is not told of every slot that is not there yet or was not tried: the summary counts them."""
     in_a_row = 0
 
     def tell(event: Event) -> None:
         nonlocal in_a_row
-        late = isinstance(event, Outcome) and event.status == "not there yet"
-        in_a_row = in_a_row + 1 if late else 0
+        left = isinstance(event, Outcome) and (event.status == "not there yet" or event.detail.startswith(NOT_TRIED))
+        in_a_row = in_a_row + 1 if left else 0
         if in_a_row <= SAID:
             report(event)
 

@@ -80,7 +80,9 @@ def backfill(
     start: Annotated[
         str | None, typer.Option(metavar="TIME", help="First valid time, or cycle [the archive's first].")
     ] = None,
-    end: Annotated[str | None, typer.Option(metavar="TIME", help="Left out [the newest that is there].")] = None,
+    end: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Ends before it [after the newest that is there].")
+    ] = None,
     every: Annotated[str, typer.Option(help="Distance of the slots, or of the cycles: 1h, 6h, 1d.")] = "1h",
     leads: Annotated[str | None, typer.Option(help="Of forecasts: 72, 0-12 or 0,3,6 [until the next cycle].")] = None,
     members: Annotated[int | None, typer.Option(help="Ensemble size [the model's].")] = None,

@@ -5,8 +5,10 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Protocol
 
+import httpx
 from prefect.client.orchestration import get_client
 from prefect.concurrency.sync import concurrency
+from prefect.exceptions import ObjectNotFound
 
 from corrdiff_core.errors import ConfigurationError
 from flows.api import GPU_LIMIT, OPERATIONS_LIMIT
@@ -19,7 +21,7 @@ class Turns(Protocol):
     """The GPU, while it is held."""
 
     def wanted(self) -> bool:
-        """Whether somebody waits who goes first."""
+        """Whether somebody waits who goes first; once they do, until way was given."""
         ...
 
     def give_way(self) -> None:
@@ -58,24 +60,37 @@ class _Background:
     def __init__(self, held: ExitStack) -> None:
         self._held = held
         self._looked = 0.0
+        self._asked = False
 
     def wanted(self) -> bool:
-        if time.monotonic() - self._looked < LOOK_SECONDS:
-            return False
-        self._looked = time.monotonic()
-        return _taken(OPERATIONS_LIMIT)
+        if not self._asked and time.monotonic() - self._looked >= LOOK_SECONDS:
+            self._looked, self._asked = time.monotonic(), _taken(OPERATIONS_LIMIT)
+        return self._asked
 
     def give_way(self) -> None:
         self._held.close()
         while _taken(OPERATIONS_LIMIT):
             time.sleep(LOOK_SECONDS)
         self._held.enter_context(_held(GPU_LIMIT, None))
-        self._looked = time.monotonic()
+        self._looked, self._asked = time.monotonic(), False
 
 
 def _taken(limit: str) -> bool:
-    with get_client(sync_client=True) as client:
-        return client.read_global_concurrency_limit_by_name(limit).active_slots > 0
+    """Whether a slot of it is in use; False while the server is away, which ends no run."""
+    try:
+        with get_client(sync_client=True) as client:
+            return client.read_global_concurrency_limit_by_name(limit).active_slots > 0
+    except ObjectNotFound as error:
+        raise _absent(limit) from error
+    except httpx.TransportError:
+        return False
+
+
+def _absent(limit: str) -> ConfigurationError:
+    size = 1 if limit == GPU_LIMIT else 100
+    return ConfigurationError(
+        f"the server has no limit {limit}: make it with `prefect gcl create {limit} --limit {size}`"
+    )
 
 
 @contextmanager
@@ -94,7 +109,4 @@ def _held(limit: str, timeout_seconds: float | None) -> Iterator[None]:
         with held:
             yield
     except ConcurrencySlotAcquisitionError as error:
-        size = 1 if limit == GPU_LIMIT else 100
-        raise ConfigurationError(
-            f"{error}; the server has no limit {limit}: make it with `prefect gcl create {limit} --limit {size}`"
-        ) from error
+        raise _absent(limit) from error

@@ -1,5 +1,6 @@
 """What became of a run's slots, and the exit code that follows from it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,6 +10,7 @@ from flows.window import Window
 
 Status = Literal["published", "already there", "not there yet", "failed"]
 TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
+NOT_TRIED = "not tried"  # begins the detail of a slot that was left after too many failures
 TOLD = 5  # reasons of failure that a backfill's error names, at most
 
 
@@ -35,6 +37,12 @@ class Outcome:
         return f"{self.status}{speed}{': ' if self.detail else ''}{self.detail}"
 
 
+def exit_code(outcomes: Iterable[Outcome]) -> int:
+    """0 where every slot is there, 75 where some are not there yet, 1 where one failed."""
+    statuses = {outcome.status for outcome in outcomes}
+    return 1 if "failed" in statuses else TRY_AGAIN if "not there yet" in statuses else 0
+
+
 @dataclass(frozen=True)
 class Result:
     """A whole run: its window's slots in order and their store; older hours that it healed change no exit code."""
@@ -47,9 +55,7 @@ class Result:
 
     @property
     def exit_code(self) -> int:
-        """0 where every slot of the window is there, 75 where some are not there yet, 1 where one failed."""
-        statuses = {outcome.status for outcome in self.outcomes}
-        return 1 if "failed" in statuses else TRY_AGAIN if "not there yet" in statuses else 0
+        return exit_code(self.outcomes)
 
     @property
     def summary(self) -> str:
@@ -82,15 +88,16 @@ class Backfilled:
 
     @property
     def exit_code(self) -> int:
-        """0 where every slot is there, 75 where some are not there yet, 1 where one failed."""
-        statuses = {outcome.status for outcome in self.outcomes}
-        return 1 if "failed" in statuses else TRY_AGAIN if "not there yet" in statuses else 0
+        return exit_code(self.outcomes)
 
     @property
     def summary(self) -> str:
-        made = len(self.outcomes) - len(self.left)
+        made = sum(outcome.status == "published" for outcome in self.outcomes)
+        stayed = sum(outcome.status == "already there" for outcome in self.outcomes)
         late = [outcome for outcome in self.left if outcome.status == "not there yet"]
-        parts = [f"{self.there + made} of {self.asked} slots of {self.where} are in the archive, {made} of them new"]
+        parts = [
+            f"{self.there + stayed + made} of {self.asked} slots of {self.where} are in the archive, {made} of them new"
+        ]
         if late:
             parts.append(f"{len(late)} are not there yet, from {late[0].slot} on: {late[0].detail}")
         if len(self.left) > len(late):

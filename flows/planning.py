@@ -1,16 +1,19 @@
 """What a backfill is to make: the slots of a period, without those that the archive has."""
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import pairwise
 
 from corrdiff_core.archive.archive import Archive
 from corrdiff_core.archive.layout import Series
-from corrdiff_core.cycle import HOUR, Slot, compact, hours_from, utc_now, whole_hours
+from corrdiff_core.cycle import HOUR, Slot, compact, floor_cycle, hours_from, utc_now, whole_hours
 from corrdiff_core.errors import ConfigurationError
 from corrdiff_core.sources import as_forecasts, as_hindcast
 from corrdiff_core.sources.source import ForecastSource, HindcastSource, Source
 
+DAY = 24 * HOUR
 FINAL = "final data replace preliminary data"
 
 
@@ -76,6 +79,8 @@ def _hindcast(
 
 def _until_newest(source: Source, slots: list[Slot]) -> list[Slot]:
     """Without those at the end that are not there yet."""
+    if source.kind == "hindcast":  # whatever lies before the newest is there, so few need be asked for
+        return slots[: bisect_left(slots, True, key=lambda slot: not source.available(slot))]
     while slots and not source.available(slots[-1]):
         slots.pop()
     return slots
@@ -88,17 +93,26 @@ def _forecasts(
     every: timedelta,
     lead_times: Sequence[timedelta] | None,
 ) -> Iterator[Slot]:
-    step = max(every, source.cycle_step)
-    if step % source.cycle_step:
+    if every > HOUR and every % source.cycle_step:
         raise ConfigurationError(
-            f"{source.name} has a cycle every {source.cycle_step / HOUR:g} h: --every {every / HOUR:g}h is no multiple"
+            f"{source.name} may have a cycle every {source.cycle_step / HOUR:g} h: --every {every / HOUR:g}h is no "
+            "multiple"
         )
-    cycle = next(source.cycles(start))
-    cycle = cycle if cycle == start else cycle + source.cycle_step
+    cycles = list(_cycles(source, start, end + max(every, DAY)))
+    cycles = [cycle for cycle in cycles if not (cycle - cycles[0]) % every]
+    for cycle, following in pairwise(cycles):
+        if cycle < end:
+            between = hours_from(cycle, whole_hours(following - cycle))
+            yield from source.plan(cycle, between if lead_times is None else [cycle + lead for lead in lead_times])
+
+
+def _cycles(source: ForecastSource, start: datetime, end: datetime) -> Iterator[datetime]:
+    """Those of [start, end), ascending; a source need not have all that its step allows."""
+    cycle = floor_cycle(start, source.cycle_step)
     while cycle < end:
-        leads = hours_from(cycle, whole_hours(step)) if lead_times is None else [cycle + lead for lead in lead_times]
-        yield from source.plan(cycle, leads)
-        cycle += step
+        if cycle >= start and next(source.cycles(cycle), None) == cycle:
+            yield cycle
+        cycle += source.cycle_step
 
 
 def plan(archive: Archive, series: Series, source: Source, slots: Sequence[Slot], overwrite: str | None = None) -> Plan:
@@ -115,18 +129,10 @@ def plan(archive: Archive, series: Series, source: Source, slots: Sequence[Slot]
         if again and overwrite is not None:
             redo |= dict.fromkeys(again - archive.remade(series, start, overwrite), overwrite)
         elif again and series.kind == "hindcast":
-            redo |= dict.fromkeys(_final_now(archive, series, source, start, again), FINAL)
+            preliminary = archive.preliminary(series, start) & again
+            redo |= {slot: FINAL for slot in preliminary if as_hindcast(source).final(slot)}
         todo += [slot for slot in here if slot not in published or slot in redo]
     return Plan(tuple(sorted(slots)), tuple(sorted(todo)), redo)
-
-
-def _final_now(archive: Archive, series: Series, source: Source, start: datetime, published: set[Slot]) -> set[Slot]:
-    """Those that were made of preliminary inputs and need not be any more."""
-    preliminary = archive.preliminary(series, start) & published
-    if not preliminary:
-        return set()
-    final = {slot for slot in preliminary if as_hindcast(source).final(slot)}
-    return final and final - archive.remade(series, start, FINAL)
 
 
 def _by_store(series: Series, slots: Sequence[Slot]) -> dict[datetime, list[Slot]]:

@@ -13,9 +13,9 @@ from corrdiff_core.errors import CorrdiffError
 from corrdiff_core.sources.source import NotYet
 from flows import tasks
 from flows.limits import Turns, operations
-from flows.outcome import Outcome, in_words
+from flows.outcome import NOT_TRIED, Outcome, in_words
 from flows.report import Began, Report
-from flows.slots import Run
+from flows.slots import Run, There
 
 AHEAD = 4  # inputs that are fetched while a slot is sampled
 BEHIND = 2  # one slot is sampled while the one before it is written
@@ -32,12 +32,14 @@ class Future(Protocol):
 class Stages:
     """How a slot's stages are started, each beside what is going on.
 
-    The result of `fetch` is None or NotYet, that of `generate` the provenance. `ahead` inputs are fetched while a slot
+    The result of `fetch` is None, There or NotYet, that of `generate` the provenance. `ready` waits a little for a
+    fetch; False where it still goes on. `ahead` inputs are fetched while a slot
     is sampled. After `patience` failures in a row the rest is left.
     """
 
     fetch: Callable[[Slot], Future]
     generate: Callable[[Slot], Future]
+    ready: Callable[[Future], bool] = lambda future: True
     ahead: int = AHEAD
     patience: int | None = None
 
@@ -92,6 +94,8 @@ def _outcomes(slots: Sequence[Slot], stages: Stages, turns: Turns, detail: str) 
         elif wanted:
             turns.give_way()
             continue
+        elif not making and not stages.ready(fetching[0][1]):
+            continue
         else:
             slot, future = fetching.popleft()
             outcome = _fetched(slot, future)
@@ -111,7 +115,7 @@ _Pending = tuple[Slot, Future]
 
 def _left(coming: Sequence[Slot], last: Outcome, failures: int) -> Iterator[Outcome]:
     for slot in coming:
-        yield Outcome(slot, "failed", f"not tried, {failures} before it failed, the last with: {last.detail}")
+        yield Outcome(slot, "failed", f"{NOT_TRIED}, {failures} before it failed, the last with: {last.detail}")
 
 
 def _fetched(slot: Slot, future: Future) -> Outcome | None:
@@ -120,6 +124,8 @@ def _fetched(slot: Slot, future: Future) -> Outcome | None:
         answer = future.result()
     except (CorrdiffError, OSError) as error:
         return Outcome(slot, "failed", in_words(error))
+    if isinstance(answer, There):
+        return Outcome(slot, "already there", answer.detail)
     return Outcome(slot, "not there yet", f"{answer.reason}") if isinstance(answer, NotYet) else None
 
 

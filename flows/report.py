@@ -1,5 +1,6 @@
 """What a run says while it runs: lines and a progress bar on a terminal, log and artifacts under a Prefect server."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -39,6 +40,7 @@ class Sampling:
 
 
 Event = Said | Began | Sampling | Outcome | Result | Backfilled
+BAR_SECONDS = 1.0  # between two updates of a server's progress bar
 SHOWN = 500  # rows of a table that a server keeps, at most
 Report = Callable[[Event], None]
 
@@ -89,9 +91,10 @@ def server_report() -> Report:
 
     bar: UUID | None = None
     done = total = 0
+    told = 0.0
 
     def report(event: Event) -> None:
-        nonlocal bar, done, total
+        nonlocal bar, done, total, told
         log = get_run_logger()
         match event:
             case Said(text, warning):
@@ -102,7 +105,8 @@ def server_report() -> Report:
             case Outcome():
                 (log.info if event.good else log.warning)(f"{event.slot}: {event}")
                 done += 1
-                if bar is not None:
+                if bar is not None and (done == total or time.monotonic() - told > BAR_SECONDS):
+                    told = time.monotonic()
                     update_progress_artifact(bar, 100.0 * done / total)
             case Result():
                 rows = [_row(outcome) for outcome in (*event.outcomes, *event.healed)]

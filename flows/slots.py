@@ -21,6 +21,7 @@ from corrdiff_core.quality import check_ensemble, check_inputs
 from corrdiff_core.registry import Registry, is_reference
 from corrdiff_core.sources import as_forecasts, open_source
 from corrdiff_core.sources.source import ForecastSource, NotYet, Source
+from flows.planning import FINAL
 from flows.settings import Settings
 
 if TYPE_CHECKING:
@@ -90,24 +91,37 @@ def _source(name: str, url: str | None, cache: str, inputs: tuple[str, ...]) -> 
     return open_source(name, url, cache, inputs)
 
 
-def fetch_slot(run: Run, slot: Slot, redo: str | None = None) -> NotYet | None:
+@dataclass(frozen=True)
+class There:
+    """The answer of a slot that need not be made: it is published, and stays."""
+
+    detail: str = ""
+
+
+def fetch_slot(run: Run, slot: Slot, redo: str | None = None) -> NotYet | There | None:
     """Bring the slot's inputs into the archive, unless they are there; NotYet where the source does not have them.
 
-    `redo` says why a published slot is to be made again: it is retracted once its new inputs have passed. Every check
+    There where another run has published the slot since this one was planned.
+
+    `redo` says why a published slot is to be made again: its inputs are replaced once new ones have passed. Every check
     is done before the first write. Raises the SourceError, QualityError or GridError of what is wrong.
     """
     archive, series = run.archive(), run.series
+    if _made_meanwhile(archive, series, slot, redo):
+        return There()
     if redo is None and archive.fetched(series, slot):
         return None
     started, source = time.monotonic(), run.source()
     fetched = source.fetch(slot, run.manifest.domain.input_box)
     if isinstance(fetched, NotYet):
-        return fetched
+        return fetched if redo is None else There(f"not made again: {fetched.reason}")
+    if redo == FINAL and fetched.preliminary:
+        return There("not made again: its final data are not there yet")
     inputs = fetched.inputs[[variable.name for variable in run.manifest.inputs]]
     warnings = check_inputs(inputs, slot, run.manifest.input_statistics, run.manifest.inputs)
     archive.create(series, slot, _layout(run, source, slot, inputs))
     if redo is not None:
-        archive.retract(series, slot, redo)
+        archive.withdraw_inputs(series, slot)
     told = {
         "preliminary": fetched.preliminary,
         "warnings": [*fetched.provenance.get("warnings", ()), *warnings],
@@ -118,12 +132,26 @@ def fetch_slot(run: Run, slot: Slot, redo: str | None = None) -> NotYet | None:
     return None
 
 
+def _made_meanwhile(archive: Archive, series: Series, slot: Slot, redo: str | None) -> bool:
+    """Whether what a plan wanted of the slot is done."""
+    if not archive.is_published(series, slot):
+        return False
+    if redo is None:
+        return True
+    return not archive.is_preliminary(series, slot) if redo == FINAL else archive.is_remade(series, slot, redo)
+
+
 def generate_slot(
-    run: Run, slot: Slot, fallback: str | None = None, on_member: Callable[[int, int], None] | None = None
+    run: Run,
+    slot: Slot,
+    fallback: str | None = None,
+    on_member: Callable[[int, int], None] | None = None,
+    redo: str | None = None,
 ) -> dict[str, Any]:
     """Sample the slot from its inputs in the archive, check it, write it, publish it; returns its provenance.
 
-    `fallback` says which late cycle the slot's own stands in for; `on_member(done, all)` is told of progress.
+    `fallback` says which late cycle the slot's own stands in for; `on_member(done, all)` is told of progress. A
+    published slot is retracted for the reason `redo` once there is something to put in its place.
     """
     archive, series, clock = run.archive(), run.series, {}
     inputs, fetched = archive.read_inputs(series, slot)
@@ -141,6 +169,8 @@ def generate_slot(
     ensemble, device = _sampler.submit(sample).result()
     outputs = check_ensemble(ensemble, slot, run.manifest.outputs)
     started = time.monotonic()
+    if redo is not None and archive.is_published(series, slot):
+        archive.retract(series, slot, redo)
     stored = archive.write(series, slot, ensemble)
     clock["write"] = _seconds(started)
     provenance = _provenance(run, slot, fallback) | {

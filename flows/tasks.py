@@ -11,7 +11,7 @@ from corrdiff_core.cycle import Slot, utc_now
 from corrdiff_core.sources.source import NotYet
 from flows.report import report_members
 from flows.retries import PAUSES, is_transient
-from flows.slots import Run, draw_slot, fetch_slot, generate_slot
+from flows.slots import Run, There, draw_slot, fetch_slot, generate_slot
 from flows.window import HEALED, Window, choose_window, holes, newest_slot
 
 LONGEST_LEAD = timedelta(hours=384)
@@ -59,8 +59,8 @@ def find_holes(run: Run, at: datetime) -> list[Slot]:
 
 
 @task(task_run_name="fetch {slot}", **_retried())
-def fetch(run: Run, slot: Slot) -> NotYet | None:
-    """The slot's inputs are in the archive, or NotYet."""
+def fetch(run: Run, slot: Slot) -> NotYet | There | None:
+    """The slot's inputs are in the archive, or NotYet; There where the slot itself is."""
     return fetch_slot(run, slot)
 
 

@@ -173,9 +173,9 @@ class Archive:
         self._objects.put(store.provenance_key(OUTPUTS_GROUP, slot), _to_json(provenance))
         if preliminary:
             self._objects.put(store.preliminary_key(slot), b"")
-        self._mark(store, OUTPUT_MARKER, slot)
-        if not preliminary and series.kind == "hindcast":
+        elif series.kind == "hindcast":
             self._objects.remove(store.preliminary_key(slot))
+        self._mark(store, OUTPUT_MARKER, slot)
 
     def published(self, series: Series, time: datetime) -> set[Slot]:
         """The slots that are there, of a forecast's init_time or of the month that holds `time`; one listing."""
@@ -214,22 +214,40 @@ class Archive:
         return self._named_after(series, time, PRELIMINARY)
 
     def retract(self, series: Series, slot: Slot, reason: str) -> None:
-        """Take a published slot back, so that it is fetched and made again.
+        """Take a published slot back, so that it can be written and published again.
 
-        What it was published with is kept as `replaced/<valid time>.<digest of the reason>.json`. The marker of the
-        inputs goes first and that of the outputs last: cut off in between, the slot is not yet among `remade`.
+        What it was published with is kept as `replaced/<valid time>.<digest of the reason>.json`, which has that name
+        only once the slot is gone: cut off before, it is not among `remade`, and loses nothing.
         """
         store = self._store(series, slot)
-        self._objects.remove(store.chunk_key(INPUT_MARKER, slot))
         replaced = {"reason": reason, "retracted": f"{utc_now().isoformat(timespec='seconds')}Z"}
         record = _to_json({**replaced, "provenance": self._json(store.provenance_key(OUTPUTS_GROUP, slot))})
-        self._objects.create(store.replaced_key(slot, reason), record)
+        key = store.replaced_key(slot, reason)
+        self._objects.create(f"{key}.begun", record)
         self._objects.remove(store.chunk_key(OUTPUT_MARKER, slot))
+        self._objects.create(key, record)
+        self._objects.remove(f"{key}.begun")
+
+    def withdraw_inputs(self, series: Series, slot: Slot) -> None:
+        """The inputs of a slot no longer count as fetched, so that others can be written in their place."""
+        self._objects.remove(self._store(series, slot).chunk_key(INPUT_MARKER, slot))
 
     def remade(self, series: Series, time: datetime, reason: str) -> set[Slot]:
-        """The slots of a store that were retracted for `reason` and have been made again since; three listings."""
+        """The slots of a store that were retracted for `reason` and have been made again since; two listings."""
         retracted = self._named_after(series, time, REPLACED, f".{reason_digest(reason)}")
-        return retracted and retracted & self.published(series, time) & self.inputs(series, time)
+        return retracted and retracted & self.published(series, time)
+
+    def is_published(self, series: Series, slot: Slot) -> bool:
+        """As `published`, of one slot; for a look at the last moment."""
+        store = self._find(series, series.start(slot))
+        return store is not None and self._objects.exists(store.chunk_key(OUTPUT_MARKER, slot))
+
+    def is_preliminary(self, series: Series, slot: Slot) -> bool:
+        return self._objects.exists(self._store(series, slot).preliminary_key(slot))
+
+    def is_remade(self, series: Series, slot: Slot, reason: str) -> bool:
+        replaced = self._store(series, slot).replaced_key(slot, reason)
+        return self._objects.exists(replaced) and self.is_published(series, slot)
 
     def _named_after(self, series: Series, time: datetime, folder: str, suffix: str = "") -> set[Slot]:
         """The slots of a store that have an object `<valid time><suffix>.json` in one of its folders."""
@@ -295,7 +313,10 @@ class Archive:
     def _marked(self, series: Series, time: datetime, path: str) -> set[Slot]:
         start = series.store_start(time)
         if series.kind == "hindcast":  # a month has all its hours: nothing but the listing need be read
-            names = self._objects.names(f"{series.store_key(start)}/{path}/c")
+            key = series.store_key(start)
+            names = self._objects.names(f"{key}/{path}/c")
+            if not names or not self._objects.exists(f"{key}/{ROOT}"):  # one that is being removed opens no more
+                return set()
             return {Slot(start + int(name) * HOUR) for name in names if name.isdecimal()}
         store = self._find(series, start)
         return set() if store is None else marked(self._objects, store, path)

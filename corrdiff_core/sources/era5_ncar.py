@@ -89,7 +89,7 @@ class Ncar:
         return found if isinstance(found, NotYet) else None
 
     def is_final(self, slot: Slot) -> bool:
-        return True
+        return self.lacking(slot) is None  # there is nothing but final data
 
     def read(self, slot: Slot, box: Box) -> Hour | NotYet:
         found = self._find(slot)

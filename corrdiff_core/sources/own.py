@@ -1,6 +1,7 @@
 """Analyses in files of your own: a Zarr store, NetCDF, GRIB, or a glob of these, at any fsspec URL."""
 
 import atexit
+import hashlib
 import re
 import threading
 from collections import Counter
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -81,6 +83,12 @@ def own_name(url: str, taken: Sequence[str] = ()) -> str:
     return f"own-{name}" if name.partition("-")[0] in taken else name
 
 
+def _place_digest(url: str) -> str:
+    """What tells data at one place from data of the same name at another."""
+    place = url.rstrip("/") if "://" in url else str(Path(url).absolute())
+    return hashlib.sha256(place.encode()).hexdigest()[:6]
+
+
 class OwnData:
     """Analyses at `url`, of which the inputs `names` are used, whatever the files call them (`recognize`, `units`).
 
@@ -93,7 +101,7 @@ class OwnData:
     def __init__(self, url: str, names: Sequence[str] = INPUT_NAMES, taken: Sequence[str] = ()) -> None:
         """`taken` are the names of other sources, which this one must not bear."""
         self.url, self.names = url, tuple(names)
-        self.name = own_name(url, taken)
+        self.name = f"{own_name(url, taken)}-{_place_digest(url)}"
 
     def __repr__(self) -> str:
         return f"OwnData({self.url!r})"

@@ -221,13 +221,17 @@ def test_a_dry_run_says_what_it_would_take_and_does_nothing(
     assert published(archive, series) == hours_from(START, 2)
 
 
-def test_it_gives_way_to_operations(run: Any, archive: Archive, series: Series) -> None:
+@pytest.mark.parametrize("look", [0.1, 1.0])  # s; less and more than a slot takes
+def test_it_gives_way_to_operations(
+    run: Any, archive: Archive, series: Series, look: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """While an hourly run wants the GPU nothing is sampled, and the GPU is free for it."""
+    monkeypatch.setattr("flows.limits.LOOK_SECONDS", look)
     done = threading.Event()
 
     def work() -> None:
         try:
-            run()
+            run(steps=20)
         finally:
             done.set()
 
@@ -246,6 +250,58 @@ def test_it_gives_way_to_operations(run: Any, archive: Archive, series: Series) 
         assert len(published(archive, series)) == count < 6
     backfilling.join(120)
     assert published(archive, series) == hours_from(START, 6)
+
+
+def test_a_slot_that_another_run_has_made_meanwhile_is_left_alone(
+    run: Any, archive: Archive, series: Series, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a long wait for the GPU: the plan is old by then."""
+    import flows.backfill
+
+    make_all = flows.backfill.make_all
+
+    def after_another(*arguments: Any) -> Any:
+        monkeypatch.setattr("flows.backfill.make_all", make_all)
+        run(hours=3)
+        return make_all(*arguments)
+
+    monkeypatch.setattr("flows.backfill.make_all", after_another)
+    result = run(hours=4)
+    statuses = {outcome.slot.valid_time: outcome.status for outcome in result.outcomes}
+    assert list(statuses.values()) == ["already there"] * 3 + ["published"]
+    assert result.summary.startswith("4 of 4 slots")
+    assert published(archive, series) == hours_from(START, 4)
+
+
+def test_a_slot_stays_published_until_its_replacement_is_there(
+    run: Any, archive: Archive, series: Series, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(hours=1)
+    with monkeypatch.context() as patch:
+        patch.setattr("flows.slots.check_ensemble", lambda *arguments: (_ for _ in ()).throw(CorrdiffError("bad")))
+        with pytest.raises(SlotError, match="bad"):
+            run(hours=1, seed=5, overwrite="another seed", tries=1)
+    assert archive.provenance(series, Slot(START))["seed"] == 0
+    assert published(archive, series) == [START]
+    assert len(run(hours=1, seed=5, overwrite="another seed").outcomes) == 1
+    assert archive.provenance(series, Slot(START))["seed"] == 5
+
+
+def test_final_data_that_are_announced_and_not_there_change_nothing(
+    run: Any, tmp_path: Path, archive: Archive, series: Series, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = str(tmp_path / "late")
+    write_arco(root, START, START + 1 * HOUR, area=AREA, era5t_from=START)
+    run(hours=1, source_url=root)
+    before = archive.provenance(series, Slot(START))
+    monkeypatch.setattr("corrdiff_core.sources.era5.ERA5.final", lambda self, slot: True)
+    result = run(hours=1, source_url=root)
+    assert [(o.status, o.detail) for o in result.outcomes] == [
+        ("already there", "not made again: its final data are not there yet")
+    ]
+    assert result.exit_code == 0
+    assert archive.provenance(series, Slot(START)) == before
+    assert archive.preliminary(series, START) == {Slot(START)}
 
 
 def test_a_cluster_by_address_fetches(run: Any, archive: Archive, series: Series, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Data of one's own: whatever it is written in and however named, the same fields come out, or a refusal by name."""
 
+import re
 from datetime import datetime
 
 import eccodes
@@ -213,7 +214,7 @@ class TestFiles:
         written(fields.drop_vars(["t2m", "u10m", "v10m"]).isel(time=[0, 1]), tmp_path / "file_one.nc")
         written(fields.drop_vars(["t2m", "u10m", "v10m"]).isel(time=[2, 3]), tmp_path / "file_two.nc")
         source = OwnData(str(tmp_path / "file_*.nc"))
-        assert source.name == "file"
+        assert source.name.startswith("file-")
         assert_same(fetched(source.url, HOURS[2]).inputs, HOURS[2])
         read = source.read(HOURS, BOX)
         np.testing.assert_array_equal(
@@ -321,7 +322,7 @@ class TestGrib:
         path.write_bytes(b"".join(_edition_1(fields[name], code, level) for name, (code, level) in ERA5.items()))
         assert path.read_bytes()[7] == 1
         source = OwnData(str(path), taken=["era5"])
-        assert source.name == "own-era5"
+        assert source.name.startswith("own-era5-")
         inputs = fetched(str(path), START).inputs
         expected = fields.sel(latitude=inputs.latitude, longitude=inputs.longitude)
         for name in INPUT_NAMES:
@@ -394,10 +395,12 @@ def _points(path):
 
 class TestName:
     def test_a_source_is_called_after_its_place(self, tmp_path):
-        assert open_source("s3://bucket/my_cmip6.zarr").name == "my_cmip6"
-        assert open_source(str(tmp_path / "gfs.nc")).name == "own-gfs"
+        assert re.fullmatch("my_cmip6-[0-9a-f]{6}", open_source("s3://bucket/my_cmip6.zarr").name)
+        assert open_source("s3://bucket/my_cmip6.zarr/").name == open_source("s3://bucket/my_cmip6.zarr").name
+        assert open_source("s3://other/my_cmip6.zarr").name != open_source("s3://bucket/my_cmip6.zarr").name
+        assert open_source(str(tmp_path / "gfs.nc")).name.startswith("own-gfs-")
         assert open_source("gfs").name == "gfs"
-        assert open_source(str(tmp_path / "mine" / "*.nc")).name == "mine"
+        assert open_source(str(tmp_path / "mine" / "*.nc")).name.startswith("mine-")
 
     def test_what_names_nothing(self):
         with pytest.raises(ConfigurationError, match="names no folder"):
