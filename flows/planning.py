@@ -116,15 +116,16 @@ def _cycles(source: ForecastSource, start: datetime, end: datetime) -> Iterator[
 
 
 def plan(archive: Archive, series: Series, source: Source, slots: Sequence[Slot], overwrite: str | None = None) -> Plan:
-    """What is to be made of `slots`, from a few listings of each store.
+    """What is to be made of `slots`, from a listing of the stores and a few of each that is there.
 
     Slots that are not in the archive; those that were made of preliminary inputs where the source has final ones; and,
     where `overwrite` says why, all others too, unless they were made again for that very reason already.
     """
     redo: dict[Slot, str] = {}
     todo: list[Slot] = []
+    stores = set(archive.stores(series))
     for start, here in _by_store(series, slots).items():
-        published = archive.published(series, start)
+        published = archive.published(series, start) if start in stores else set()
         again = published.intersection(here)
         if again and overwrite is not None:
             redo |= dict.fromkeys(again - archive.remade(series, start, overwrite), overwrite)

@@ -204,9 +204,9 @@ class TestPlan:
         assert len(plan(archive, HINDCAST, Analyses(), slots).todo) == 100_000 - 1
         assert time.process_time() - started < 5
 
-    def test_one_listing_for_each_month(self, s3_url, monkeypatch):
+    def test_only_months_that_are_there_are_listed(self, s3_url, monkeypatch):
         archive = Archive(s3_url)
-        publish(archive, Slot(START))
+        publish(archive, Slot(START), Slot(datetime(2019, 5, 3)))
         slots = asked(Analyses(), datetime(2019, 1, 1), datetime(2021, 1, 1))
         requests = []
         filesystem = type(archive._objects._filesystem)
@@ -220,8 +220,8 @@ class TestPlan:
         listings = []
         names = type(archive._objects).names
         monkeypatch.setattr(type(archive._objects), "names", lambda self, key: listings.append(key) or names(self, key))
-        plan(archive, HINDCAST, Analyses(), slots)
-        assert len(listings) == 24 + 1, "24 months; preliminary slots only of the one that has slots"
+        assert len(plan(archive, HINDCAST, Analyses(), slots).todo) == len(slots) - 2
+        assert len(listings) == 1 + 2 * 2, "the stores; of two months the published slots and the preliminary ones"
         assert len(requests) <= 2 * len(listings)
 
 
