@@ -65,6 +65,8 @@ VARIABLES: dict[str, Variable] = {
 }
 _TOLD = ("model_name", "model_version", "version", "initialization_model", "creation_time")  # attributes, where there
 
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"  # of HDF5; h5netcdf says more than it should of a file that is none
+
 
 class AIWP(Scheduled):
     """One model's forecasts below `url`, in the layout of NOAA's bucket; by default from there, anonymously.
@@ -135,7 +137,7 @@ class AIWP(Scheduled):
 def _read(file: RangedFile, found: Found, slot: Slot, box: Box) -> tuple[xr.Dataset, dict[str, Any]]:
     """The inputs, and what the file says of itself and of them."""
     try:
-        with one_reader(), xr.open_dataset(file, engine="h5netcdf", cache=False, decode_timedelta=False) as dataset:
+        with one_reader(), _opened(file) as dataset:
             _refuse_missing(dataset, found.url)
             step = _position(dataset, slot, found.url)
             delivered = {name: _field(dataset, wanted, step, found.url) for name, wanted in VARIABLES.items()}
@@ -152,6 +154,13 @@ def _read(file: RangedFile, found: Found, slot: Slot, box: Box) -> tuple[xr.Data
         raise SourceError(
             f"{found.url}: cannot be read as netCDF-4 ({error}): it is damaged or still being copied; fetch it again"
         ) from error
+
+
+def _opened(file: RangedFile) -> xr.Dataset:
+    if file.read(len(_SIGNATURE)) != _SIGNATURE:
+        raise OSError("it does not begin as HDF5 does")
+    file.seek(0)
+    return xr.open_dataset(file, engine="h5netcdf", cache=False, decode_timedelta=False)
 
 
 def _refuse_missing(dataset: xr.Dataset, url: str) -> None:

@@ -90,5 +90,5 @@ def test_what_makes_no_sense_is_named(tmp_path: Path, truth: str) -> None:
         corrdiff("dataset", "extend", str(tmp_path), "--end", "2021-07-01")
     with pytest.raises(ConfigurationError, match="is no time"):
         corrdiff("dataset", "extend", str(tmp_path), "--end", "yesterday")
-    with pytest.raises(ConfigurationError, match="GFS slots need an init_time"):
+    with pytest.raises(ConfigurationError, match="sources of forecasts need an init_time"):
         corrdiff("dataset", "build", str(tmp_path / "d"), "--source", "gfs", "--truth", truth, *PERIOD)

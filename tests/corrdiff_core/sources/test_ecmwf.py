@@ -260,19 +260,18 @@ def test_a_smaller_area_is_refused(tmp_path, nature):
 @pytest.fixture
 def most_at_once(monkeypatch) -> list[int]:
     """How many ranges were under way whenever some were asked for; each batch is held open a little while."""
-    read, lock, under_way, seen = Root._read_concurrently, threading.Lock(), [0], []
+    read, lock, under_way, seen = Root._read_rest, threading.Lock(), [0], []
 
-    def counted(self, found, spans):
+    def counted(self, found, spans, bodies):
         with lock:
             under_way[0] += len(spans)
             seen.append(under_way[0])
         threading.Event().wait(0.05)
-        bodies = list(read(self, found, spans))
+        read(self, found, spans, bodies)
         with lock:
             under_way[0] -= len(spans)
-        return bodies
 
-    monkeypatch.setattr(Root, "_read_concurrently", counted)
+    monkeypatch.setattr(Root, "_read_rest", counted)
     return seen
 
 
