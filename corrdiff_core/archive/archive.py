@@ -11,7 +11,7 @@ import xarray as xr
 
 from corrdiff_core.archive.checks import check_fields
 from corrdiff_core.archive.latest import Latest
-from corrdiff_core.archive.layout import KINDS, Layout, Series, brief, differences
+from corrdiff_core.archive.layout import Layout, Series, brief, differences
 from corrdiff_core.archive.objects import Objects, open_objects
 from corrdiff_core.archive.store import (
     LAYOUT,
@@ -19,6 +19,7 @@ from corrdiff_core.archive.store import (
     PRELIMINARY,
     REPLACED,
     Store,
+    find_series,
     marked,
     open_store,
     read_json,
@@ -187,14 +188,7 @@ class Archive:
 
     def series(self) -> list[Series]:
         """Every series of the archive, forecasts first, by source and model."""
-        folders = self._objects.names
-        return [
-            Series(kind, source, model)
-            for kind in KINDS
-            for source in folders(kind)
-            for model in folders(f"{kind}/{source}")
-            if not model.endswith(".json")
-        ]
+        return find_series(self._objects)
 
     def read(self, series: Series, slot: Slot) -> xr.Dataset:
         """The ensemble of a published slot, (member, y, x) with CF coordinates and scalar times."""

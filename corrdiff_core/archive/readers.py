@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from corrdiff_core.archive.layout import Kind, Series, brief, differences
 from corrdiff_core.archive.objects import Objects, open_objects
-from corrdiff_core.archive.store import OUTPUTS_GROUP, Shards, Store, marked, open_store, store_starts
+from corrdiff_core.archive.store import OUTPUTS_GROUP, Shards, Store, find_series, marked, open_store, store_starts
 from corrdiff_core.archive.template import OUTPUT_MARKER
 from corrdiff_core.cycle import HOUR, Slot, as_utc, parse_leads, parse_time
 from corrdiff_core.errors import ArchiveError
@@ -114,19 +114,14 @@ def open_hindcast(
 
 def _series(objects: Objects, kind: Kind, source: str | None, model: str | None) -> Series:
     """The only one of its kind that fits; one listing, and one for each source."""
-
-    def folders(key: str) -> list[str]:
-        return [name for name in objects.names(key) if not name.endswith(".json")]
-
-    sources = [source] if source else folders(kind)
-    pairs = [(one, other) for one in sources for other in folders(f"{kind}/{one}") if model in (None, other)]
-    if len(pairs) != 1:
-        listed = "; ".join(f"source={one!r}, model={other!r}" for one, other in pairs)
+    found = find_series(objects, kind, source, model)
+    if len(found) != 1:
+        listed = "; ".join(f"source={series.source!r}, model={series.model!r}" for series in found)
         asked = "".join(f", {name}={given!r}" for name, given in (("source", source), ("model", model)) if given)
         raise ArchiveError(
-            f"{objects.url} holds {len(pairs)} {kind} series{asked}" + (f": choose one of {listed}" if pairs else "")
+            f"{objects.url} holds {len(found)} {kind} series{asked}" + (f": choose one of {listed}" if found else "")
         )
-    return Series(kind, *pairs[0])
+    return found[0]
 
 
 def _span(start: Time | None, end: Time | None) -> tuple[datetime, datetime]:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from corrdiff_core.archive.archive import Archive
-from corrdiff_core.archive.layout import NAME, Kind, Series
+from corrdiff_core.archive.layout import Kind, Series
 from corrdiff_core.archive.objects import Objects, open_objects
-from corrdiff_core.archive.store import LAYOUT, marked, open_store, store_starts
+from corrdiff_core.archive.store import LAYOUT, find_series, marked, open_store, store_starts
 from corrdiff_core.archive.template import INPUT_MARKER, INPUTS_GROUP, OUTPUT_MARKER, ROOT
 from corrdiff_core.cycle import HOUR, compact
 from corrdiff_core.errors import ConfigurationError
@@ -82,24 +82,15 @@ def remove(url: str, store: Expired) -> None:
     objects.remove(note)
 
 
-def _series(objects: Objects, kind: Kind, source: str | None, model: str | None) -> Iterator[Series]:
+def _series(objects: Objects, kind: Kind, source: str | None, model: str | None) -> list[Series]:
     """What may hold stores; ConfigurationError where nothing is called as asked for."""
-    found = 0
-    for one in _folders(objects, kind):
-        if source in (None, one):
-            for other in _folders(objects, f"{kind}/{one}"):
-                if model in (None, other):
-                    found += 1
-                    yield Series(kind, one, other)
+    found = find_series(objects, kind, source, model)
     if not found and (source or model):
         raise ConfigurationError(
             f"{objects.url} has no {kind} stores of source {source or 'any'} and model {model or 'any'}:"
             " correct the name"
         )
-
-
-def _folders(objects: Objects, key: str) -> list[str]:
-    return [name for name in objects.names(key) if NAME.fullmatch(name) and not name.endswith(".json")]
+    return found
 
 
 def _removals(objects: Objects, series: Series) -> set[datetime]:

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from zarr.core.buffer import Buffer, default_buffer_prototype
 from zarr.storage import MemoryStore
 
-from corrdiff_core.archive.layout import Series
+from corrdiff_core.archive.layout import KINDS, NAME, Kind, Series
 from corrdiff_core.archive.objects import Objects, open_objects
 from corrdiff_core.archive.quantize import round_mantissa
 from corrdiff_core.archive.template import INPUT_MARKER, INPUTS_GROUP, OUTPUT_MARKER, ROOT
@@ -161,6 +161,27 @@ class Shards:
 def _objects(url: str, process: int) -> Objects:
     """Of one process: a filesystem with an event loop does not survive a fork."""
     return open_objects(url)
+
+
+def find_series(
+    objects: Objects, kind: Kind | None = None, source: str | None = None, model: str | None = None
+) -> list[Series]:
+    """The series of an archive that are of this kind, source and model, whichever where None; forecasts first.
+
+    By source and model. Names that no series can bear are not ours. A listing for each kind unless `source` is given,
+    and one for each source.
+    """
+
+    def folders(key: str) -> list[str]:
+        return [name for name in objects.names(key) if NAME.fullmatch(name) and not name.endswith(".json")]
+
+    return [
+        Series(each, one, other)
+        for each in ([kind] if kind else KINDS)
+        for one in ([source] if source else folders(each))
+        for other in folders(f"{each}/{one}")
+        if model in (None, other)
+    ]
 
 
 def store_starts(objects: Objects, series: Series) -> list[datetime]:

@@ -6,7 +6,8 @@ from datetime import datetime, timedelta
 
 from corrdiff_core.archive import Archive, Series
 from corrdiff_core.archive.layout import KINDS, Kind
-from corrdiff_core.archive.objects import Objects, open_objects
+from corrdiff_core.archive.objects import open_objects
+from corrdiff_core.archive.store import find_series
 from corrdiff_core.cycle import Slot
 from corrdiff_core.dataset.origins import Field, input_field
 from corrdiff_core.errors import DatasetError
@@ -31,22 +32,15 @@ class ArchivedInputs:
         """`names` are the inputs that are wanted."""
         inside = _inside(url)
         root, kind, source = inside or (url, None, None)
-        objects = open_objects(root)
-        found = [
-            (each, name)
-            for each in KINDS
-            for name in _folders(objects, each)
-            if kind in (None, each) and source in (None, name)
-        ]
+        self._series = find_series(open_objects(root), kind, source)
+        found = sorted({f"{series.kind}/{series.source}" for series in self._series})
         if len(found) != 1:
-            listed = ", ".join("/".join(one) for one in found) or "none"
+            listed = ", ".join(found) or "none"
             raise DatasetError(
                 f"{url} has inputs of {len(found)} sources ({listed}): name one, such as {root}/forecast/gfs"
             )
-        (series_kind, source) = found[0]
-        self.kind = f"{series_kind}/{source}"
+        self.kind = found[0]
         self.url = f"{root.rstrip('/')}/{self.kind}"
-        self._series = [Series(series_kind, source, model) for model in _folders(objects, self.kind)]
         self._archive = Archive(root)
         self._names = tuple(names)
         self._slots: dict[datetime, tuple[Series, Slot]] = {}
@@ -80,7 +74,3 @@ def _inside(url: str) -> tuple[str, Kind, str] | None:
         if match:
             return match[1], kind, match[2]
     return None
-
-
-def _folders(objects: Objects, key: str) -> list[str]:
-    return [name for name in objects.names(key) if not name.endswith(".json")]

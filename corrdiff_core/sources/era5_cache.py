@@ -39,10 +39,10 @@ class HourCache:
     def read(self, layout: LayoutName, slot: Slot, box: Box) -> Hour | None:
         """The hour, None where it is not kept. DamagedError where the entry is not what was written."""
         body = self._objects.get(self._key(layout, slot, box))
-        return None if body is None else _decoded(body, _about(layout, self.root, slot, box))
+        return None if body is None else _decoded(body, _about(layout, slot, box))
 
     def write(self, layout: LayoutName, slot: Slot, box: Box, hour: Hour) -> None:
-        self._objects.put(self._key(layout, slot, box), _encoded(hour, _about(layout, self.root, slot, box)))
+        self._objects.put(self._key(layout, slot, box), _encoded(hour, _about(layout, slot, box)))
 
     def remove(self, layout: LayoutName, slot: Slot, box: Box) -> None:
         self._objects.remove(self._key(layout, slot, box))
@@ -66,7 +66,7 @@ class HourCache:
         return url if "://" in url else str(Path(url).absolute())
 
 
-def _about(layout: LayoutName, root: str, slot: Slot, box: Box) -> dict[str, Any]:
+def _about(layout: LayoutName, slot: Slot, box: Box) -> dict[str, Any]:
     """What an entry is of; another's entry in its place is no better than a damaged one."""
     sides = [box.south, box.north, box.west, box.east]
     return {"format": 1, "layout": layout, "valid_time": compact(slot.valid_time), "box": sides}

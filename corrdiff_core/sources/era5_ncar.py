@@ -146,12 +146,6 @@ class Ncar:
             self._open_files.popitem(last=False)[1][1].close()
         return opened[0]
 
-    def close(self) -> None:
-        """Close the files; they open again when they are needed."""
-        with self._lock:
-            while self._open_files:
-                self._open_files.popitem()[1][1].close()
-
     def __getstate__(self) -> dict[str, Any]:
         return {"root": self._root}
 
