@@ -1,9 +1,10 @@
 """Patience with remote storage: which failures pass, how often and how long to try again, how long to wait at all."""
 
+import asyncio
 import http.client
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeVar
 
 import aiohttp
@@ -71,6 +72,15 @@ def passing(error: BaseException) -> bool:
     return False
 
 
+def absent(error: BaseException) -> bool:
+    """Whether an error says that there is no such object; fsspec reports some failures as FileNotFoundError.
+
+    >>> absent(FileNotFoundError()), absent(PermissionError())
+    (True, False)
+    """
+    return isinstance(error, FileNotFoundError) and status_of(error) in (None, 404, 410) and not passing(error)
+
+
 def status_of(error: BaseException) -> int | None:
     """The HTTP status that an error of a filesystem came from, None where there is none."""
     for cause in _causes(error):
@@ -89,7 +99,11 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 def pause(tries: int) -> None:
     """Wait after the given number of failed tries: longer each time, and never as long as others who failed with us."""
-    time.sleep(FIRST_PAUSE * 2 ** (tries - 1) * random.uniform(0.5, 1))  # noqa: S311 (jitter is no secret)
+    time.sleep(_seconds(tries))
+
+
+def _seconds(tries: int) -> float:
+    return FIRST_PAUSE * float(2 ** (tries - 1)) * random.uniform(0.5, 1)  # noqa: S311 (jitter is no secret)
 
 
 def patiently(request: Callable[[], Answer]) -> Answer:
@@ -102,13 +116,30 @@ def patiently(request: Callable[[], Answer]) -> Answer:
         try:
             return request()
         except FAILURES as error:
-            if not passing(error):
-                raise
-            if tries == TRIES:
-                error.add_note(f"tried {tries} times")
+            if _final(error, tries):
                 raise
         pause(tries)
         tries += 1
+
+
+async def patiently_awaited(request: Callable[[], Awaitable[Answer]]) -> Answer:
+    """As `patiently`, for what is awaited."""
+    tries = 1
+    while True:
+        try:
+            return await request()
+        except FAILURES as error:
+            if _final(error, tries):
+                raise
+        await asyncio.sleep(_seconds(tries))
+        tries += 1
+
+
+def _final(error: BaseException, tries: int) -> bool:
+    """Whether to give up after so many tries; where the last of them failed, that is noted."""
+    if passing(error) and tries == TRIES:
+        error.add_note(f"tried {tries} times")
+    return not passing(error) or tries == TRIES
 
 
 def in_words(error: BaseException) -> str:

@@ -10,6 +10,7 @@ from fsspec.core import url_to_fs
 from corrdiff_core.errors import ArchiveError
 from corrdiff_core.retries import (
     FAILURES,
+    absent,
     in_words,
     passing,
     patiently,
@@ -129,12 +130,12 @@ class RemoteObjects:
     def _path(self, key: str) -> str:
         return f"{self._root}/{key}"
 
-    def _unless_absent(self, request: Callable[[], Answer], absent: Answer) -> Answer:
+    def _unless_absent(self, request: Callable[[], Answer], otherwise: Answer) -> Answer:
         try:
             return patiently(request)
         except FAILURES as error:
             _raise_unless_absent(error)
-            return absent
+            return otherwise
 
     @contextmanager
     def _named(self, key: str) -> Iterator[None]:
@@ -147,6 +148,5 @@ class RemoteObjects:
 
 
 def _raise_unless_absent(error: BaseException) -> None:
-    """fsspec reports some failures as FileNotFoundError; only a true absence may pass for one."""
-    if not isinstance(error, FileNotFoundError) or status_of(error) not in (None, 404, 410) or passing(error):
+    if not absent(error):
         raise error

@@ -11,6 +11,7 @@ from corrdiff_core.sources.era5 import ERA5
 from corrdiff_core.sources.gefs import GEFS
 from corrdiff_core.sources.gfs import GFS
 from corrdiff_core.sources.own import OwnData
+from corrdiff_core.sources.places import is_glob
 from corrdiff_core.sources.source import ForecastSource, HindcastSource, Source
 from corrdiff_core.variables import INPUT_NAMES
 
@@ -54,8 +55,8 @@ def open_source(
 
 
 def is_place(name: str) -> bool:
-    """Whether `name` is a path or URL of data, and no name of a source."""
-    if "://" in name or "/" in name:
+    """Whether `name` is a path, URL or glob of data, and no name of a source."""
+    if "/" in name or is_glob(name):
         return True
     return name.partition("-")[0] not in SOURCES and Path(name).exists()
 

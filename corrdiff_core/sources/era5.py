@@ -15,7 +15,7 @@ from corrdiff_core.sources.era5_arco import Arco
 from corrdiff_core.sources.era5_cache import DamagedError, HourCache
 from corrdiff_core.sources.era5_hour import FIRST_HOUR, Hour, Layout, LayoutName
 from corrdiff_core.sources.era5_ncar import LEVELS, Ncar
-from corrdiff_core.sources.ranges import Root, reaching
+from corrdiff_core.sources.ranges import Root
 from corrdiff_core.sources.source import Fetched, Kind, NotYet
 from corrdiff_core.sources.zarr_v2 import METADATA
 from corrdiff_core.variables import INPUTS
@@ -104,7 +104,7 @@ class ERA5:
         """Which of the layouts the root has."""
         if self._root.find(METADATA) is not None:
             return Arco(self._root)
-        if _has_folder(self._root, LEVELS):
+        if self._root.has_folder(LEVELS):
             return Ncar(self._root)
         raise ConfigurationError(
             f"{self.url} has neither {METADATA} (ARCO-ERA5's consolidated Zarr v2) nor a folder {LEVELS}/ (NCAR's "
@@ -161,16 +161,6 @@ def _hindcast(slot: Slot) -> Slot:
     if slot.init_time is not None:
         raise ConfigurationError(f"{slot} is of a forecast: ERA5 slots are valid times, without an init_time")
     return slot
-
-
-def _has_folder(root: Root, name: str) -> bool:
-    """Whether anything lies below `root`/`name`."""
-    filesystem, path = root.filesystem_and_path
-    try:
-        with reaching(root.url_of(name)):
-            return bool(filesystem.exists(f"{path}/{name}/"))
-    except FileNotFoundError:
-        return False
 
 
 def _inputs(hour: Hour, slot: Slot) -> xr.Dataset:

@@ -3,7 +3,7 @@
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -14,18 +14,20 @@ import fsspec
 import numpy as np
 import xarray as xr
 import zarr
-from fsspec.core import url_to_fs
 
 from corrdiff_core.errors import SourceError
 from corrdiff_core.grid import Box
 from corrdiff_core.regrid import LATITUDE, LONGITUDE, cover
+from corrdiff_core.retries import FAILURES, in_words, passing
 from corrdiff_core.sources.calendars import NO_LEAP, decode_times
+from corrdiff_core.sources.places import filesystem_of, first_bytes, is_local, is_zarr, there
+from corrdiff_core.sources.ranged_file import RangedFile, ReaderLock, one_reader, open_ranged
 from corrdiff_core.sources.recognize import Candidate
+from corrdiff_core.sources.remote_zarr import PatientStore
 from corrdiff_core.sources.units import canonical, conversion
 
 TIME = "time"
 _ENGINES = {b"\x89HDF": "h5netcdf", b"CDF\x01": "scipy", b"CDF\x02": "scipy"}
-_ZARR = ("zarr.json", ".zmetadata", ".zgroup")
 _DEGREES = {
     LATITUDE: ("degrees_north", "degree_north", "degree_n", "degrees_n"),
     LONGITUDE: ("degrees_east", "degree_east", "degree_e", "degrees_e"),
@@ -33,31 +35,32 @@ _DEGREES = {
 _SHORT = {LATITUDE: ("lat", "latitude"), LONGITUDE: ("lon", "longitude")}
 _PRESSURE_NAMES = ("level", "pressure_level", "isobaricinhpa", "plev", "pressure", "lev")
 _HIGHEST = 1100.0  # hPa; a pressure axis without units and beyond is in something else
-_BROKEN = (OSError, ValueError, RuntimeError, KeyError, IndexError, TypeError, EOFError, zlib.error)
+_BROKEN = (*FAILURES, ValueError, RuntimeError, KeyError, IndexError, TypeError, EOFError, zlib.error)
 
 
 @contextmanager
 def naming(what: str) -> Iterator[None]:
-    """Failures of the readers, as SourceError."""
+    """Failures of the readers, as SourceError; a failure to reach the storage is a ConnectionError."""
     try:
         yield
     except _BROKEN as error:
+        if passing(error):
+            raise ConnectionError(f"{what}: {in_words(error)}: try again later") from error
         raise SourceError(f"{what}: {type(error).__name__}: {error}; is the file whole? Get it anew") from error
 
 
-def is_zarr(url: str) -> bool:
-    fs, path = url_to_fs(url)  # type: ignore[no-untyped-call]
-    return any(fs.exists(f"{path.rstrip('/')}/{name}") for name in _ZARR)
-
-
-def first_bytes(url: str) -> bytes:
-    """The first four bytes of the file at `url`; SourceError where there is none."""
-    try:
-        with fsspec.open(url, "rb") as file:  # type: ignore[no-untyped-call]
-            magic: bytes = file.read(4)
-            return magic
-    except (OSError, ValueError, ImportError) as error:
-        raise SourceError(f"{url} cannot be opened ({error}): name a Zarr store or a file that is there") from error
+@contextmanager
+def reading(what: str, file: RangedFile | None) -> Iterator[None]:
+    """As `naming`, and alone where `file` is read, whose failures HDF5 hides behind its own."""
+    with naming(what), nullcontext() if file is None else one_reader():
+        if file is not None:
+            file.failure = None
+        try:
+            yield
+        except _BROKEN as error:
+            if file is not None and file.failure is not None:
+                raise file.failure from error
+            raise
 
 
 def open_fields(url: str) -> xr.Dataset:
@@ -66,22 +69,33 @@ def open_fields(url: str) -> xr.Dataset:
     Axes are known by standard_name, units or name; one that the fields do not have is left out. Raises SourceError for
     what cannot be opened, for dates that are no real ones, and for a time that is there twice.
     """
+    return _open(url)[0]
+
+
+def _open(url: str) -> tuple[xr.Dataset, RangedFile | None]:
+    """The fields, and the file that they are read from where that is not local."""
     with naming(f"{url} cannot be opened"):
-        return _with_axes(_opened(url), url)
+        file = None if is_local(url) or is_zarr(url) else open_ranged(url)
+    with reading(f"{url} cannot be opened", file):
+        return _with_axes(_opened(url, file), url), file
 
 
-def _opened(url: str) -> xr.Dataset:
+def _opened(url: str, file: RangedFile | None) -> xr.Dataset:
     options: dict[str, Any] = {"chunks": None, "decode_times": False}
-    if is_zarr(url):
+    if file is None and is_zarr(url):
+        store: Any = url if is_local(url) else PatientStore.at(url)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Failed to open Zarr store with consolidated", RuntimeWarning)
-            return xr.open_dataset(url, engine="zarr", **options)
-    magic = first_bytes(url)
+            return xr.open_dataset(store, engine="zarr", **options)
+    magic = first_bytes(url) if file is None else file.read(4)
     if magic not in _ENGINES:
         raise SourceError(
             f"{url} is neither Zarr (v2, v3), NetCDF (3, 4) nor GRIB, it begins with {magic!r}: convert it"
         )
-    return xr.open_dataset(fsspec.open(url).open(), engine=_ENGINES[magic], **options)  # type: ignore[no-untyped-call]
+    if file is None:
+        return xr.open_dataset(fsspec.open(url).open(), engine=_ENGINES[magic], **options)  # type: ignore[no-untyped-call]
+    file.seek(0)
+    return xr.open_dataset(file, engine=_ENGINES[magic], lock=ReaderLock(), **options)
 
 
 # --- axes -------------------------------------------------------------------------------------------------------------
@@ -140,9 +154,10 @@ class Files:
 
     url: str
     _places: dict[Candidate, tuple[str, dict[str, int]]] = field(default_factory=dict, init=False)
+    _told: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        self.fields = open_fields(self.url)
+        self.fields, self._file = _open(self.url)
         missing = [name for name in (TIME, LATITUDE, LONGITUDE) if name not in self.fields.coords]
         if missing:
             raise SourceError(
@@ -150,7 +165,7 @@ class Files:
                 "inputs on 1-D latitude and longitude, with a time, are due"
             )
         for name in self.fields.data_vars:
-            with naming(f"{self.url}: {name}"):
+            with reading(f"{self.url}: {name}", self._file):
                 for candidate, chosen in _candidates(self.fields[name]):
                     self._places[candidate] = str(name), chosen
         stored = self.fields[TIME]
@@ -167,21 +182,33 @@ class Files:
     def load(self, candidate: Candidate, times: Sequence[datetime], box: Box) -> tuple[xr.DataArray, int]:
         """(time, latitude, longitude) around `box` in the file's own units, and the bytes that its values take there.
 
+        Of NetCDF that is not local, those that travelled since the last call; what is kept does not travel again.
         Lines ascend; missing values are NaN. SourceError where the file cannot be read, or a chunk is missing.
         """
         name, chosen = self._places[candidate]
         stored = self.fields[name]
         marked = stored.assign_coords({f"{dim} at": (dim, np.arange(stored.sizes[dim])) for dim in stored.dims})
         part = cover(marked.isel(chosen).isel({TIME: [self.positions[time] for time in times]}), box)
-        self._refuse_missing_chunks(name, part)
-        with naming(f"{self.url}: {candidate} at {times[0]} to {times[-1]}"):
-            values = part.transpose(TIME, LATITUDE, LONGITUDE).load()
+        with reading(f"{self.url}: {candidate} at {times[0]} to {times[-1]}", self._file):
+            self._refuse_missing_chunks(name, part)
+            values, traveled = part.transpose(TIME, LATITUDE, LONGITUDE).load(), self._newly_traveled()
         plain = values.drop_vars(set(values.coords) - {TIME, LATITUDE, LONGITUDE})
-        return plain, part.size * np.dtype(stored.encoding.get("dtype", stored.dtype)).itemsize
+        size = part.size * np.dtype(stored.encoding.get("dtype", stored.dtype)).itemsize
+        return plain, size if traveled is None else traveled
+
+    def _newly_traveled(self) -> int | None:
+        """Bytes that nobody was told of, those of the opening at first; None where they are not counted."""
+        if self._file is None:
+            return None
+        new = self._file.traveled - self._told
+        self._told += new
+        return new
 
     @cached_property
     def _zarr(self) -> zarr.Group | None:
-        return zarr.open_group(self.url, mode="r") if is_zarr(self.url) else None
+        if self._file is not None or not is_zarr(self.url):
+            return None
+        return zarr.open_group(self.url if is_local(self.url) else PatientStore.at(self.url), mode="r")
 
     def _refuse_missing_chunks(self, name: str, part: xr.DataArray) -> None:
         """A Zarr reader takes a chunk that is not there for its fill value; where that is a number, nobody notices."""
@@ -190,9 +217,9 @@ class Files:
         array = self._zarr[name]
         if not isinstance(array, zarr.Array) or not np.isfinite(float(array.fill_value or 0)):
             return
-        fs, root = url_to_fs(self.url)  # type: ignore[no-untyped-call]
+        filesystem, root = filesystem_of(self.url)
         for key in _chunk_keys(array, part, self.fields[name].dims):
-            if not fs.exists(f"{root.rstrip('/')}/{array.path}/{key}"):
+            if not there(filesystem, f"{root}/{array.path}/{key}"):
                 raise SourceError(
                     f"{self.url}: {name} lacks the chunk {key}, which would read as {array.fill_value}: copy it anew"
                 )

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import eccodes
-import fsspec
 import numpy as np
 import xarray as xr
 from fsspec.core import url_to_fs
@@ -19,9 +18,11 @@ from corrdiff_core.errors import SourceError
 from corrdiff_core.grid import Box
 from corrdiff_core.regrid import cover
 from corrdiff_core.sources import grib
+from corrdiff_core.sources.ranged_file import open_ranged
 from corrdiff_core.sources.recognize import Candidate
 
 GRIB = b"GRIB"
+_AT_ONCE = 8 << 20  # bytes in a request
 _PADDING = b"\0\n\r "  # what may lie between messages
 _PRESSURE = {"isobaricInhPa": 1.0, "isobaricInPa": 0.01}
 _FREE = ("surface", "entireAtmosphere", "atmosphereSingleLayer")  # where a field has no level to speak of
@@ -131,8 +132,8 @@ def _local(url: str) -> tuple[Any, str]:
     if isinstance(fs, LocalFileSystem):
         return None, path
     copy = tempfile.NamedTemporaryFile(suffix=".grib")  # noqa: SIM115  # it lives as long as this file is read
-    with fsspec.open(url, "rb") as source:  # type: ignore[no-untyped-call]
-        shutil.copyfileobj(source, copy)
+    with open_ranged(url) as source:
+        shutil.copyfileobj(source, copy, _AT_ONCE)
     copy.flush()
     return copy, copy.name
 

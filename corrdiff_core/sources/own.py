@@ -8,21 +8,22 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import xarray as xr
-from fsspec.core import url_to_fs
 
 from corrdiff_core.archive.layout import NAME
 from corrdiff_core.cycle import Slot, compact, floor_hour
 from corrdiff_core.errors import ConfigurationError, SourceError
 from corrdiff_core.grid import Box
-from corrdiff_core.sources.files import Files, first_bytes, is_zarr
+from corrdiff_core.retries import FAILURES, in_words, passing, patiently
+from corrdiff_core.sources.files import Files
 from corrdiff_core.sources.gribfile import GRIB, GribFile
+from corrdiff_core.sources.places import filesystem_of, first_bytes, is_glob, is_zarr, matching, there
 from corrdiff_core.sources.recognize import Candidate, complaint, listing, recognize
 from corrdiff_core.sources.source import Fetched, Kind, NotYet
 from corrdiff_core.sources.units import Conversion, conversion, refusal
@@ -190,7 +191,8 @@ class OwnData:
             "valid_time": slot.valid_time.isoformat(),
             "files": [file for file in table.files if file["url"] in used],
             "bytes": size,
-            "bytes_are": "GRIB messages, or values as stored before compression; chunks around them are not counted",
+            "bytes_are": "what travelled of NetCDF that is not local, its opening included; otherwise GRIB messages, "
+            "or values as stored before compression: chunks around them are not counted",
             "channels": {
                 name: {
                     "file": channel.part.url,
@@ -242,26 +244,34 @@ def _beyond(table: Table, start: datetime, end: datetime) -> list[datetime]:
 def _files(url: str) -> tuple[tuple[str, Any, Any], ...]:
     """URL, size and ETag (or time of change) of everything that `url` names, as far as the storage says them."""
     try:
-        fs, path = url_to_fs(url)  # type: ignore[no-untyped-call]
-        fs.invalidate_cache()  # listings of before hide what has come since
-        paths = sorted(fs.glob(path)) if "*" in path else [path]
+        fs, path = filesystem_of(url)
         found = []
-        for each in paths:
-            info = fs.info(_described(fs, each))
+        for each in _named(fs, path):
+            described = _described(fs, each)
+            info = patiently(partial(fs.info, described))
             tag = info.get("ETag") or info.get("etag") or info.get("mtime") or info.get("LastModified")
             found.append((fs.unstrip_protocol(each) if "://" in url else each, info.get("size"), str(tag)))
-    except (OSError, ValueError, ImportError) as error:
+    except (*FAILURES, ValueError, ImportError) as error:
+        if passing(error):
+            raise ConnectionError(f"{url} could not be read: {in_words(error)}") from error
         raise SourceError(f"{url} cannot be opened ({error}): name a Zarr store or files that are there") from error
     if not found:
         raise SourceError(f"{url}: no file matches: name files that are there")
     return tuple(found)
 
 
+def _named(fs: Any, path: str) -> list[str]:
+    """What matches, or the one that is called so."""
+    if not is_glob(path):
+        return [path]
+    return matching(fs, path) or ([path] if there(fs, path) else [])
+
+
 def _described(fs: Any, path: str) -> str:
     """The object that tells a Zarr store's state, else the file itself."""
     for name in (".zmetadata", "zarr.json"):
-        if fs.exists(f"{path.rstrip('/')}/{name}"):
-            return f"{path.rstrip('/')}/{name}"
+        if there(fs, f"{path}/{name}"):
+            return f"{path}/{name}"
     return path
 
 

@@ -5,13 +5,13 @@ import io
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from corrdiff_core.sources.ranges import Found, Root, Span, merge
 
 BLOCK = 65536  # bytes
 KEPT = 160  # blocks of a file kept in memory, 10 MB: a few compressed chunks of ERA5's monthly files
-_READING = threading.Lock()
+_READING = threading.RLock()
 
 
 class RangedFile(io.RawIOBase):
@@ -93,9 +93,19 @@ class RangedFile(io.RawIOBase):
         return blocks
 
 
+def open_ranged(url: str) -> RangedFile:
+    """The file at `url`. FileNotFoundError where there is none, or an empty one; otherwise raises as `Root.find`."""
+    parent, _, name = url.rpartition("/")
+    root = Root(f"{parent}/" if parent.endswith(":/") else parent)
+    found = root.find(name)
+    if found is None:
+        raise FileNotFoundError(f"{url}: absent or empty")
+    return RangedFile(root, found)
+
+
 @contextmanager
 def one_reader() -> Iterator[None]:
-    """One thread at a time lets HDF5 read a RangedFile, and no garbage is collected meanwhile.
+    """One thread at a time lets HDF5 read a RangedFile, and no garbage is collected meanwhile; may be nested.
 
     h5py holds a lock of its own while it waits for the bytes. The thread that fetches them would wait for that lock,
     forever, if the collector ran there and found an HDF5 object to free.
@@ -108,3 +118,18 @@ def one_reader() -> Iterator[None]:
         finally:
             if collecting:
                 gc.enable()
+
+
+class ReaderLock:
+    """`one_reader` as the `lock` that xarray takes around every read of a file, now or later."""
+
+    def __init__(self) -> None:
+        self._entered: list[AbstractContextManager[None]] = []  # only touched by the one who reads
+
+    def __enter__(self) -> None:
+        reader = one_reader()
+        reader.__enter__()
+        self._entered.append(reader)
+
+    def __exit__(self, *failure: object) -> None:
+        self._entered.pop().__exit__(None, None, None)

@@ -112,6 +112,17 @@ class Root:
             return None
         return None if info["type"] == "directory" or info["size"] == 0 else _found(name, url, info)
 
+    def has_folder(self, name: str) -> bool:
+        """Whether anything lies below `name`. Raises SourceError and ConnectionError as `find`."""
+        filesystem, root = self.filesystem_and_path
+        url = self.url_of(name)
+        try:
+            with reaching(url):
+                return bool(patiently(lambda: filesystem.info(f"{root}/{name}/")))
+        except FileNotFoundError as error:
+            self._refuse_hidden_failure(url, error)
+            return False
+
     def read(self, found: Found, spans: Sequence[Span]) -> list[bytes]:
         """The bytes of each span, requested concurrently; every body has exactly its span's length.
 

@@ -1,5 +1,6 @@
 """Data of one's own: whatever it is written in and however named, the same fields come out, or a refusal by name."""
 
+import gc
 import re
 from datetime import datetime
 
@@ -17,6 +18,7 @@ from corrdiff_core.nature import write_gfs
 from corrdiff_core.quality import check_inputs
 from corrdiff_core.sources import open_source
 from corrdiff_core.sources.own import OwnData
+from corrdiff_core.sources.ranged_file import RangedFile
 from corrdiff_core.sources.source import Fetched, NotYet
 from corrdiff_core.variables import INPUT, INPUT_NAMES, STANDARD_GRAVITY
 
@@ -231,6 +233,31 @@ class TestFiles:
         answer = fetched(f"{s3_url}/{file}")
         assert_same(answer.inputs)
         assert len(answer.provenance["files"][0]["etag"].strip('"')) == 32
+
+    def test_remote_hdf5_is_read_as_others_of_ours(self, tmp_path, s3_url, monkeypatch):
+        """In blocks that travel once and are counted, while no garbage is collected."""
+        fsspec.filesystem("s3").put(written(weather(), tmp_path / "four.nc"), f"{s3_url}/four.nc")
+        read, collecting = RangedFile._read, []
+        monkeypatch.setattr(RangedFile, "_read", lambda self, at: collecting.append(gc.isenabled()) or read(self, at))
+        first, second = (fetched(f"{s3_url}/four.nc", time).provenance for time in HOURS[:2])
+        assert set(collecting[1:]) == {False}  # after the first four bytes, which HDF5 does not read
+        assert gc.isenabled()
+        assert 0 < first["bytes"] <= first["files"][0]["size"]
+        assert first["bytes"] + second["bytes"] <= first["files"][0]["size"]
+
+    @pytest.mark.parametrize("pattern", ["mine_*.nc", "mine_?.nc", "mine_[ab].nc", "**/mine_?.nc", "../*/mine_[!c].nc"])
+    def test_a_relative_glob(self, tmp_path, monkeypatch, pattern):
+        (tmp_path / "here").mkdir()
+        monkeypatch.chdir(tmp_path / "here")
+        for name, time in (("a", HOURS[0]), ("b", HOURS[1])):
+            written(weather([time]), tmp_path / "here" / f"mine_{name}.nc")
+        source = open_source(pattern)
+        assert isinstance(source, OwnData)
+        assert source.hours(START, START + 12 * HOUR) == HOURS[:2]
+        assert_same(fetched(pattern).inputs)
+
+    def test_a_name_with_brackets_is_a_file_where_there_is_one(self, tmp_path):
+        assert_same(fetched(written(weather(), tmp_path / "mine[1].nc")).inputs)
 
     @pytest.mark.parametrize("version", [2, 3])
     def test_a_chunk_that_is_missing_is_no_zero(self, tmp_path, version):
