@@ -3,9 +3,11 @@
 import gc
 import io
 import threading
+import traceback
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from types import TracebackType
 
 from corrdiff_core.sources.ranges import Found, Root, Span, merge
 
@@ -115,9 +117,25 @@ def one_reader() -> Iterator[None]:
         gc.disable()
         try:
             yield
+        except Exception as error:
+            _release_frames(error)
+            raise
         finally:
             if collecting:
                 gc.enable()
+
+
+def _release_frames(error: BaseException | None) -> None:
+    """Drop what the frames of a failed read still hold, the open file above all.
+
+    h5py never lets go of a failure of ours that came while another was on its way; HDF5 would close the file that its
+    frames hold after Python has gone, and crash.
+    """
+    seen: set[int] = set()  # `raise failure from error` makes a circle where the failure led to that error
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 class ReaderLock:
@@ -131,5 +149,7 @@ class ReaderLock:
         reader.__enter__()
         self._entered.append(reader)
 
-    def __exit__(self, *failure: object) -> None:
-        self._entered.pop().__exit__(None, None, None)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, frames: TracebackType | None
+    ) -> None:
+        self._entered.pop().__exit__(kind, error, frames)

@@ -3,6 +3,8 @@
 import gc
 import json
 import shutil
+import subprocess
+import sys
 from datetime import datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -24,7 +26,30 @@ from corrdiff_core.sources.source import Fetched, NotYet
 from corrdiff_core.variables import INPUT, INPUT_NAMES, STANDARD_GRAVITY
 from tests.corrdiff_core.sources.aiwp_cases import write
 
+GONE = """
+import sys
+from datetime import datetime, timedelta
+from pathlib import Path
+from corrdiff_core.cycle import Slot
+from corrdiff_core.grid import TAIWAN
+from corrdiff_core.sources.aiwp import AIWP
+from corrdiff_core.sources.ranged_file import RangedFile
+
+read, reads = RangedFile._read, []
+
+def gone(self, numbers):
+    reads.append(numbers)
+    if len(reads) == 3:
+        Path(sys.argv[1]).unlink()
+    return read(self, numbers)
+
+RangedFile._read = gone
+slot = Slot.forecast(datetime(2026, 6, 1, 12), timedelta(hours=6))
+print(AIWP("four-gfs", sys.argv[2]).fetch(slot, TAIWAN.input_box).reason)
+"""
 BOX = TAIWAN.input_box
+# h5netcdf complains while it lets go of a file that it could not open to the end.
+half_open = pytest.mark.filterwarnings("ignore:.*function File.close:pytest.PytestUnraisableExceptionWarning")
 INIT = datetime(2026, 6, 1, 12)
 SLOT = Slot.forecast(INIT, 6 * HOUR)
 LATITUDE, LONGITUDE = np.arange(18.0, 29.25, 0.25), np.arange(115.0, 127.25, 0.25)
@@ -223,6 +248,7 @@ def test_a_file_replaced_while_it_is_read_is_not_there_yet(file, source, monkeyp
     assert answer.reason == "it was replaced while it was read"
 
 
+@half_open
 def test_a_file_that_goes_away_is_not_there_yet(file, source, monkeypatch):
     read, reads = RangedFile._read, []
 
@@ -234,6 +260,14 @@ def test_a_file_that_goes_away_is_not_there_yet(file, source, monkeypatch):
 
     monkeypatch.setattr(RangedFile, "_read", gone)
     assert isinstance(source.fetch(SLOT, BOX), NotYet)
+
+
+def test_a_process_that_met_one_ends_well(file, source):
+    """HDF5 that closes a file after Python has gone crashes, and the exit code is lost."""
+    process = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", GONE, str(file), source.url], capture_output=True, text=True, check=False
+    )
+    assert (process.returncode, process.stdout) == (0, "it went away while it was read\n"), process.stderr
 
 
 # Wrong files
