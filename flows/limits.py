@@ -81,15 +81,15 @@ def _taken(limit: str) -> bool:
         with get_client(sync_client=True) as client:
             return client.read_global_concurrency_limit_by_name(limit).active_slots > 0
     except ObjectNotFound as error:
-        raise _absent(limit) from error
+        raise _absent(limit, error) from error
     except httpx.TransportError:
         return False
 
 
-def _absent(limit: str) -> ConfigurationError:
+def _absent(limit: str, error: Exception) -> ConfigurationError:
     size = 1 if limit == GPU_LIMIT else 100
     return ConfigurationError(
-        f"the server has no limit {limit}: make it with `prefect gcl create {limit} --limit {size}`"
+        f"{error}; the server has no limit {limit}: make it with `prefect gcl create {limit} --limit {size}`"
     )
 
 
@@ -109,4 +109,4 @@ def _held(limit: str, timeout_seconds: float | None) -> Iterator[None]:
         with held:
             yield
     except ConcurrencySlotAcquisitionError as error:
-        raise _absent(limit) from error
+        raise _absent(limit, error) from error

@@ -33,8 +33,8 @@ class Stages:
     """How a slot's stages are started, each beside what is going on.
 
     The result of `fetch` is None, There or NotYet, that of `generate` the provenance. `ready` waits a little for a
-    fetch; False where it still goes on. `ahead` inputs are fetched while a slot
-    is sampled. After `patience` failures in a row the rest is left.
+    fetch; False where it still goes on. `ahead` inputs are fetched while a slot is sampled. After `patience` failures
+    in a row the rest is left.
     """
 
     fetch: Callable[[Slot], Future]
@@ -94,7 +94,7 @@ def _outcomes(slots: Sequence[Slot], stages: Stages, turns: Turns, detail: str) 
         elif wanted:
             turns.give_way()
             continue
-        elif not making and not stages.ready(fetching[0][1]):
+        elif not stages.ready(fetching[0][1]):
             continue
         else:
             slot, future = fetching.popleft()

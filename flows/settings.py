@@ -42,7 +42,7 @@ class Settings(BaseSettings):
     cache: str = Field("./cache", min_length=1, description="directory for what is cut out of large files once (ERA5)")
     hours: int = Field(13, ge=1, le=241, description="valid hours in a window; 13 as CWA's RWRF")
     members: int | None = Field(None, ge=1, le=10000)
-    steps: int | None = Field(None, ge=1, le=1000, description="sampler steps")
+    steps: int | None = Field(None, ge=2, le=1000, description="sampler steps")
     solver: Literal["heun", "euler"] | None = None
     seed: int = Field(0, ge=0)
     wait: float = Field(0.0, ge=0, le=600, description="minutes to wait for a cycle that is still arriving")

@@ -179,7 +179,10 @@ class Archive:
         self._mark(store, OUTPUT_MARKER, slot)
 
     def published(self, series: Series, time: datetime) -> set[Slot]:
-        """The slots that are there, of a forecast's init_time or of the month that holds `time`; one listing."""
+        """The slots that are there, of a forecast's init_time or of the month that holds `time`; one listing.
+
+        None where the store's root is gone: it is being removed, and opens no more.
+        """
         return self._marked(series, time, OUTPUT_MARKER)
 
     def stores(self, series: Series) -> list[datetime]:
