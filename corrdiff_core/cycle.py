@@ -62,6 +62,36 @@ def utc_now() -> datetime:
     return datetime.now(UTC).replace(tzinfo=None)
 
 
+@dataclass(frozen=True)
+class Clock:
+    """The time that operations go by: the wall clock, or one that replays the past at its own speed.
+
+    `nominal` is what it shows at the wall clock's `real`; `speed` nominal seconds pass in each real one.
+
+    >>> Clock.parse("2021-06-07T12:00@2026-11-25T23:40x60").at(datetime(2026, 11, 25, 23, 42))
+    datetime.datetime(2021, 6, 7, 14, 0)
+    """
+
+    nominal: datetime = datetime(1970, 1, 1)
+    real: datetime = datetime(1970, 1, 1)
+    speed: float = 1.0
+
+    def at(self, real: datetime) -> datetime:
+        """What it shows when the wall clock shows `real`."""
+        return self.nominal + self.speed * (real - self.real)
+
+    def now(self) -> datetime:
+        return self.at(utc_now())
+
+    @classmethod
+    def parse(cls, text: str) -> "Clock":
+        """`NOMINAL@REAL` or `NOMINAL@REALxSPEED`, times as `parse_time` takes them; ValueError for anything else."""
+        match = re.fullmatch(r"([^@]+)@([^@x]+)(?:x(\d+(?:\.\d+)?))?", text.strip())
+        if match is None or not float(match[3] or 1):
+            raise ValueError(f"{text!r} is no clock: write NOMINAL@REAL or NOMINAL@REALxSPEED, times in ISO 8601 UTC")
+        return cls(parse_time(match[1]), parse_time(match[2]), float(match[3] or 1))
+
+
 def parse_time(text: str) -> datetime:
     """ISO 8601 (any offset; none means UTC), the compact `YYYYMMDDTHH`, or `now` (floored to the hour), as naive UTC.
 

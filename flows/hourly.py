@@ -6,9 +6,10 @@ from datetime import datetime
 
 from prefect import flow
 from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from corrdiff_core.cycle import parse_leads, parse_time
+from corrdiff_core.cycle import as_utc, floor_hour, parse_leads, parse_time
 from corrdiff_core.errors import ConfigurationError, CorrdiffError
 from flows.outcome import Outcome, Result, in_words
 from flows.production import RUNNER, make
@@ -48,7 +49,8 @@ def hourly(
     `leads` picks its leads. Completed: every slot is there, or NotYet by name. Failures raise SlotError, at the end.
     """
     options = {name: value for name, value in locals().items() if name in Settings.model_fields}
-    report, run, start = open_report(), open_run(Settings.of(**options)), parsed(parse_time, at)
+    report, run = open_report(), open_run(Settings.of(**options))
+    start = floor_hour(nominal_now(run)) if at == "now" else parsed(parse_time, at)
     if run.model == DEMO:
         report(Said(f"model {run.manifest.identity} {DEMO_WARNING}", warning=True))
     window = newest(run, start, report) if init is None and leads is None else forced(run, at, init, leads)
@@ -63,6 +65,13 @@ def hourly(
     report(result)
     result.raise_failures()
     return Completed(name="NotYet" if result.exit_code else "Completed", message=result.summary, data=result)
+
+
+def nominal_now(run: Run) -> datetime:
+    """The time of this run: the wall clock's, or that of its schedule by the clock that replays the past."""
+    if run.settings.clock is None:
+        return run.settings.time.now()
+    return run.settings.time.at(as_utc(flow_run.scheduled_start_time))
 
 
 def forced(run: Run, at: str, init: str | None, leads: str | None) -> Window:

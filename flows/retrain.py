@@ -6,18 +6,16 @@ from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
-from prefect.events import emit_event
 from prefect.states import Completed
 
 from corrdiff_core.errors import ConfigurationError, CorrdiffError
 from corrdiff_core.gate import Decision, Rules
 from corrdiff_core.registry import Version
-from flows import retraining
+from flows import events, retraining
 from flows.report import Said, open_report
 from flows.retraining import Plan
 from flows.settings import Settings
 
-PROMOTED, REJECTED, DEGRADED = "corrdiff.model.promoted", "corrdiff.model.rejected", "corrdiff.skill.degraded"
 _SHARE = {"regression": 0.0, "diffusion": 50.0}  # percent of the training that is done when a stage begins
 
 
@@ -126,11 +124,8 @@ def conclude(plan: Plan, candidate: Version, decision: Decision, reason: Any) ->
 
 def tell(plan: Plan, candidate: Version, decision: Decision, members: int, times: int | None) -> None:
     """An event for whoever waits for it, and the scores where a person looks."""
-    emit_event(
-        event=PROMOTED if decision.promote else REJECTED,
-        resource={"prefect.resource.id": f"corrdiff.model.{plan.name}", "corrdiff.version": candidate.ref},
-        payload={"version": candidate.ref, "identity": candidate.manifest.identity, "reasons": decision.reasons},
-    )
+    identity = candidate.manifest.identity
+    events.model_judged(plan.name, candidate.ref, identity, decision.promote, list(decision.reasons))
     try:
         create_markdown_artifact(retraining.in_words(plan, candidate, decision, members, times), key="retraining")
     except CorrdiffError as error:

@@ -4,9 +4,10 @@ import os
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from corrdiff_core.cycle import Clock
 from corrdiff_core.errors import ConfigurationError
 from corrdiff_core.sources import SOURCES
 
@@ -52,6 +53,22 @@ class Settings(BaseSettings):
     ahead: int = Field(4, ge=1, le=256, description="slots of a backfill that are fetched while one is sampled")
     dask: str | None = Field(None, description="address of a Dask scheduler; threads of this process by default")
     home: str | None = Field(None, description="checkout that workers run the flows from; read by prefect.yaml")
+
+    truth: str | None = Field(None, description="what the archive is verified against: 2-km truth, or era5")
+    alert_url: SecretStr | None = Field(None, description="where alerts are posted to, for `ops bootstrap`")
+    clock: str | None = Field(None, description="NOMINAL@REAL[xSPEED]: replays the past, by the schedule")
+
+    @field_validator("clock")
+    @classmethod
+    def _refuse_no_clock(cls, text: str | None) -> str | None:
+        if text is not None:
+            Clock.parse(text)
+        return text
+
+    @property
+    def time(self) -> Clock:
+        """The clock that this run goes by."""
+        return Clock() if self.clock is None else Clock.parse(self.clock)
 
     @model_validator(mode="after")
     def _refuse_misspelt_environment(self) -> "Settings":

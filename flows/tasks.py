@@ -7,8 +7,9 @@ from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 
-from corrdiff_core.cycle import Slot, utc_now
+from corrdiff_core.cycle import Slot
 from corrdiff_core.sources.source import NotYet
+from flows.events import slot_published
 from flows.report import report_members
 from flows.retries import PAUSES, is_transient
 from flows.slots import Run, There, draw_slot, fetch_slot, generate_slot
@@ -39,7 +40,7 @@ def _retried(timeout_seconds: float | None = None) -> dict[str, Any]:
 @task(**_retried(300))
 def find_window(run: Run, at: datetime) -> Window:
     """The window from `at` on, from the newest cycle that is there now."""
-    return choose_window(run.forecasts(), at, run.settings.hours, utc_now(), run.settings.fallback)
+    return choose_window(run.forecasts(), at, run.settings.hours, run.settings.time.now(), run.settings.fallback)
 
 
 @task(**_retried(300))
@@ -66,8 +67,10 @@ def fetch(run: Run, slot: Slot) -> NotYet | There | None:
 
 @task(task_run_name="generate {slot}", cache_policy=NO_CACHE)
 def generate(run: Run, slot: Slot, fallback: str | None) -> dict[str, Any]:
-    """The slot is published."""
-    return generate_slot(run, slot, fallback, report_members(slot))
+    """The slot is published, and whoever waits for it is told."""
+    provenance = generate_slot(run, slot, fallback, report_members(slot))
+    slot_published(run, slot, provenance)
+    return provenance
 
 
 @task(cache_policy=NO_CACHE)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from corrdiff_core.cycle import (
     HOUR,
+    Clock,
     Slot,
     as_utc,
     compact,
@@ -161,3 +162,25 @@ class TestParseLeads:
     def test_refuses_a_span_that_runs_backwards(self):
         with pytest.raises(ValueError, match="lead times '0,12-6': '12-6' runs backwards"):
             parse_leads("0,12-6")
+
+
+class TestClock:
+    @given(times, times, st.integers(1, 3600), st.timedeltas(timedelta(days=-9), timedelta(days=9)))
+    def test_shows_as_many_nominal_seconds_as_its_speed_says(self, nominal, real, speed, passed):
+        clock = Clock.parse(f"{nominal.isoformat()}@{real.isoformat()}x{speed}")
+        assume(datetime.min + timedelta(days=9) < real < datetime.max - timedelta(days=9))
+        try:
+            expected = nominal + speed * passed
+        except OverflowError:
+            return
+        assert clock.at(real + passed) == expected
+
+    def test_is_the_wall_clock_unless_it_says_otherwise(self):
+        before = utc_now()
+        assert before <= Clock().now() <= utc_now()
+        assert Clock.parse("2021-06-07T12:00@2026-11-25T23:40").speed == 1.0
+
+    @pytest.mark.parametrize("text", ["", "2021-06-07", "2021@2022x0", "2021-06-07T12@2026-11-25x-1", "now@x60", "a@b"])
+    def test_refuses_what_is_no_clock(self, text):
+        with pytest.raises(ValueError, match="no (clock|time)"):
+            Clock.parse(text)
