@@ -165,14 +165,10 @@ class TestParseLeads:
 
 
 class TestClock:
-    @given(times, times, st.integers(1, 3600), st.timedeltas(timedelta(days=-9), timedelta(days=9)))
+    @given(times, times, st.integers(1, 3600), st.timedeltas(timedelta(days=-1), timedelta(days=1)))
     def test_shows_as_many_nominal_seconds_as_its_speed_says(self, nominal, real, speed, passed):
         clock = Clock.parse(f"{nominal.isoformat()}@{real.isoformat()}x{speed}")
-        assume(datetime.min + timedelta(days=9) < real < datetime.max - timedelta(days=9))
-        try:
-            expected = nominal + speed * passed
-        except OverflowError:
-            return
+        expected = nominal + speed * passed
         assert clock.at(real + passed) == expected
 
     def test_is_the_wall_clock_unless_it_says_otherwise(self):
@@ -182,5 +178,5 @@ class TestClock:
 
     @pytest.mark.parametrize("text", ["", "2021-06-07", "2021@2022x0", "2021-06-07T12@2026-11-25x-1", "now@x60", "a@b"])
     def test_refuses_what_is_no_clock(self, text):
-        with pytest.raises(ValueError, match="no (clock|time)"):
+        with pytest.raises(ValueError, match=r"no (clock|time)"):
             Clock.parse(text)
