@@ -1,16 +1,17 @@
 """Prefect's API for a run from a terminal: the user's server where one is set, else a temporary one."""
 
 import os
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from corrdiff_core.errors import CorrdiffError
+from flows.children import ended_with_this_process
 
 GPU_LIMIT = "corrdiff-gpu"  # one slot: whoever holds it uses the GPU
 OPERATIONS_LIMIT = "corrdiff-operations"  # many slots: while one is taken, whoever works in the background gives way
+LIMITS = {GPU_LIMIT: 1, OPERATIONS_LIMIT: 100}
 _DRAIN_SECONDS = 5
 STARTUP_SECONDS = 120  # a fresh database takes 6 s on two idle cores
 # The run's own report is what belongs on the terminal; a server still receives Prefect's log.
@@ -79,28 +80,15 @@ def _temporary_server() -> Iterator[None]:
         except RuntimeError as error:
             raise CorrdiffError(f"{error} Try again, or set PREFECT_API_URL to a Prefect server that runs") from error
         if server.server_process is not None:
-            stack.enter_context(_guard(server.server_process.pid, home))
+            stack.enter_context(ended_with_this_process(server.server_process.pid, home))
         stack.enter_context(temporary_settings({PREFECT_API_URL: server.api_url}))
         stack.callback(EventsWorker.drain_all, timeout=_DRAIN_SECONDS)
         yield
-
-
-@contextmanager
-def _guard(pid: int, home: Path) -> Iterator[None]:
-    """A shell that stops process `pid` and removes `home` when this process ends, however it ends."""
-    script = 'read -r _; kill "$0" 2>/dev/null; rm -rf "$1"'
-    guard = subprocess.Popen(
-        ["/bin/sh", "-c", script, str(pid), str(home)], stdin=subprocess.PIPE, start_new_session=True
-    )
-    try:
-        yield
-    finally:
-        guard.communicate()
 
 
 def _make_limits() -> None:
     from prefect.client.orchestration import get_client
 
     with get_client(sync_client=True) as client:
-        client.upsert_global_concurrency_limit_by_name(GPU_LIMIT, limit=1)
-        client.upsert_global_concurrency_limit_by_name(OPERATIONS_LIMIT, limit=100)
+        for name, limit in LIMITS.items():
+            client.upsert_global_concurrency_limit_by_name(name, limit)

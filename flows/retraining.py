@@ -16,6 +16,7 @@ from corrdiff_core.cycle import parse_time, utc_now
 from corrdiff_core.errors import ConfigurationError, DatasetError, TrainingError
 from corrdiff_core.manifest import read_manifest
 from corrdiff_core.registry import Registry, Version
+from flows.children import ended_with_this_process
 
 if TYPE_CHECKING:
     from corrdiff_core.dataset import Samples
@@ -141,7 +142,7 @@ def train_apart(plan: Plan, processes: int, device: str | None, tell: Callable[[
     """Train in a process of its own, or by torchrun in `processes`; the checkpoint's folder.
 
     Goes on where an earlier process stopped. `tell` is told of each new line of progress. TrainingError with the
-    process's last words where it fails; it is stopped where this function is.
+    process's last words where it fails; it is stopped where this function is, or the process that runs it.
     """
     from corrdiff_core.train.curves import HEARTBEAT
 
@@ -155,16 +156,17 @@ def train_apart(plan: Plan, processes: int, device: str | None, tell: Callable[[
     heart, heard = open_objects(plan.folder), None
     with tempfile.TemporaryFile() as words:
         process = subprocess.Popen([sys.executable, *launcher, "-m", "flows.cli", *command], stdout=words, stderr=words)
-        try:
-            while process.poll() is None:
-                time.sleep(POLL_SECONDS)
-                beat = heart.get(HEARTBEAT)
-                if beat is not None and beat != heard:
-                    heard = beat
-                    tell(json.loads(beat))
-        finally:
-            process.terminate()
-            process.wait()
+        with ended_with_this_process(process.pid):
+            try:
+                while process.poll() is None:
+                    time.sleep(POLL_SECONDS)
+                    beat = heart.get(HEARTBEAT)
+                    if beat is not None and beat != heard:
+                        heard = beat
+                        tell(json.loads(beat))
+            finally:
+                process.terminate()
+                process.wait()
         if process.returncode:
             words.seek(0)
             last = words.read().decode(errors="replace").strip().splitlines()[-1:]
