@@ -11,7 +11,7 @@ import typer
 
 from corrdiff_core.cycle import parse_leads, parse_time
 from corrdiff_core.errors import CorrdiffError
-from flows import datasets, era5, evaluation, pruning, training
+from flows import datasets, era5, evaluation, ops, pruning, training
 from flows import models as registry
 from flows.models import Models
 
@@ -28,6 +28,7 @@ app.add_typer(nature, name="nature")
 app.add_typer(registry.app, name="models")
 app.add_typer(datasets.app, name="dataset")
 app.add_typer(pruning.app, name="archive")
+app.add_typer(ops.app, name="ops")
 datasets.add_to_nature(nature)
 era5.add_to_nature(nature)
 app.command()(evaluation.evaluate)

@@ -16,7 +16,11 @@ def slot_published(run: Run, slot: Slot, provenance: dict[str, Any]) -> None:
     """An operational run has published a slot; its resource is `corrdiff.slot.<source>`."""
     emit_event(
         event=PUBLISHED,
-        resource={"prefect.resource.id": f"corrdiff.slot.{run.series.source}", "corrdiff.slot": str(slot)},
+        resource={
+            "prefect.resource.id": f"corrdiff.slot.{run.series.source}",
+            "corrdiff.slot": str(slot),
+            "corrdiff.fallback": str(provenance["fallback"]).lower(),
+        },
         payload={
             "series": run.series.key,
             "init_time": provenance["init_time"],

@@ -87,10 +87,7 @@ def _taken(limit: str) -> bool:
 
 
 def _absent(limit: str, error: Exception) -> ConfigurationError:
-    size = 1 if limit == GPU_LIMIT else 100
-    return ConfigurationError(
-        f"{error}; the server has no limit {limit}: make it with `prefect gcl create {limit} --limit {size}`"
-    )
+    return ConfigurationError(f"{error}; the server has no limit {limit}: make it with `corrdiff ops bootstrap`")
 
 
 @contextmanager

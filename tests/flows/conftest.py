@@ -16,6 +16,7 @@ from corrdiff_core.manifest import Sampling, read_manifest
 from corrdiff_core.nature import write_gfs
 from corrdiff_core.registry import Registry
 from tests.flows.flow_cases import INIT, REPOSITORY, Corrdiff, Gfs, writer
+from tests.flows.prefect_server import Server, prefect_server
 from tests.small_domain import checkpoint
 
 
@@ -95,3 +96,10 @@ def archive(tmp_path: Path) -> Archive:
 @pytest.fixture
 def series(small_checkpoint: Path) -> Series:
     return Series("forecast", "gfs", read_manifest(str(small_checkpoint)).identity)
+
+
+@pytest.fixture
+def server(environment: dict[str, str], tmp_path: Path) -> Iterator[Server]:
+    """A Prefect server of this test's own, which knows nothing yet."""
+    with prefect_server(environment, tmp_path) as made:
+        yield made

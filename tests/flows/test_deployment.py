@@ -1,18 +1,7 @@
 """prefect.yaml on a real Prefect server with a real process worker."""
 
-import json
-import signal
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
-from urllib.error import URLError
-from urllib.request import Request, urlopen
-from uuid import uuid4
 
 import pytest
 import yaml
@@ -25,99 +14,10 @@ from corrdiff_core.nature_era5 import write_arco
 from corrdiff_core.registry import Registry
 from tests.corrdiff_core.dataset.dataset_cases import built
 from tests.flows.flow_cases import INIT, REPOSITORY, Gfs, toml
+from tests.flows.prefect_server import PREFECT, Server, running, until
 from tests.small_domain import PRESET
 
-PREFECT = [sys.executable, "-m", "prefect"]
 DEPLOYMENT = "hourly/hourly"
-
-
-@contextmanager
-def running(command: list[str], environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """The command in the background, interrupted at the end and killed where that does not help."""
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT, cwd=log.parent)
-        try:
-            yield process
-        finally:
-            process.send_signal(signal.SIGINT)
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-class Server:
-    """A Prefect server on a free port of the loopback, and the `prefect` command set to use it."""
-
-    def __init__(self, environment: dict[str, str], folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
-        self.api = f"http://127.0.0.1:{self.port}/api"
-        self.folder = folder
-        self.environment = environment | {
-            "PREFECT_API_URL": self.api,
-            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-            "DO_NOT_TRACK": "1",
-            "PREFECT_WORKER_QUERY_SECONDS": "1",
-        }
-
-    def prefect(self, *arguments: str, **extra: str) -> str:
-        command = [*PREFECT, "--no-prompt", *arguments]
-        environment = self.environment | extra
-        done = subprocess.run(
-            command, env=environment, cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    def call(self, path: str, body: object = None) -> object:
-        data = None if body is None else json.dumps(body).encode()
-        request = Request(f"{self.api}/{path}", data, {"Content-Type": "application/json"})  # noqa: S310
-        with urlopen(request, timeout=30) as response:  # noqa: S310
-            return json.load(response)
-
-    def runs(self, state: str) -> list[dict[str, object]]:
-        """Flow runs in a state of that type."""
-        found = self.call("flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": [state]}}}})
-        assert isinstance(found, list)
-        return found
-
-    def emit(self, event: str, resource: str, payload: dict[str, object]) -> None:
-        now = datetime.now(UTC).isoformat()
-        said = {"id": str(uuid4()), "occurred": now, "event": event, "payload": payload}
-        body = json.dumps([{**said, "resource": {"prefect.resource.id": resource}}]).encode()
-        with urlopen(Request(f"{self.api}/events", body, {"Content-Type": "application/json"}), timeout=30):  # noqa: S310
-            pass
-
-    def heard(self, event: str) -> bool:
-        found = self.call("events/filter", {"filter": {"event": {"name": [event]}}})
-        assert isinstance(found, dict)
-        return bool(found["events"])
-
-    def healthy(self) -> bool:
-        try:
-            return self.call("health") is True
-        except (URLError, OSError):
-            return False
-
-
-def until(happened: Callable[[], bool], seconds: float, log: Path) -> None:
-    deadline = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < deadline, f"not in {seconds} s:\n{log.read_text()[-6000:]}"
-        time.sleep(0.5)
-
-
-@pytest.fixture
-def server(environment: dict[str, str], tmp_path: Path) -> Iterator[Server]:
-    made = Server(environment, tmp_path)
-    command = [*PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(made.port), "--no-ui"]
-    log = tmp_path / "server.log"
-    with running(command, made.environment, log):
-        until(made.healthy, 120, log)
-        yield made
 
 
 @pytest.mark.timeout(600)
@@ -131,9 +31,7 @@ def test_the_schedule_and_a_person_both_start_runs_that_fill_the_archive(
     document["deployments"][0]["schedules"][0]["cron"] = "* * * * *"
     copy = tmp_path / "prefect.yaml"
     copy.write_text(yaml.safe_dump(document))
-    server.prefect("work-pool", "create", "corrdiff", "--type", "process")
-    server.prefect("gcl", "create", "corrdiff-gpu", "--limit", "1")
-    server.prefect("gcl", "create", "corrdiff-operations", "--limit", "100")
+    server.bootstrap()
     server.prefect("deploy", "--all", "--prefect-file", str(copy))
 
     worker_environment = server.environment | {"CORRDIFF_HOME": str(REPOSITORY), "CORRDIFF_HOURS": "2"}
@@ -161,10 +59,7 @@ def test_the_schedule_and_a_person_both_start_runs_that_fill_the_archive(
 def test_a_backfill_works_in_a_queue_of_its_own(server: Server, small_checkpoint: Path, tmp_path: Path) -> None:
     start = datetime(2021, 6, 7, 10)
     write_arco(str(tmp_path / "era5"), start, start + 3 * HOUR)
-    server.prefect("work-pool", "create", "corrdiff", "--type", "process")
-    server.prefect("gcl", "create", "corrdiff-gpu", "--limit", "1")
-    server.prefect("gcl", "create", "corrdiff-operations", "--limit", "100")
-    server.prefect("work-queue", "create", "backfill", "--pool", "corrdiff", "--priority", "100")
+    server.bootstrap()
     server.prefect("deploy", "--all")
     queues = server.call("work_pools/corrdiff/queues/filter", {})
     assert isinstance(queues, list)
@@ -210,7 +105,7 @@ def test_three_events_within_a_day_give_one_retraining(server: Server, small_che
     }
     copy = tmp_path / "prefect.yaml"
     copy.write_text(yaml.safe_dump(document))
-    server.prefect("work-pool", "create", "corrdiff", "--type", "process")
+    server.bootstrap()
     server.prefect("deploy", "--all", "--prefect-file", str(copy))
 
     worker_environment = server.environment | {

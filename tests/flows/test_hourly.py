@@ -279,5 +279,5 @@ def test_a_server_without_the_gpu_limit_is_told_how_to_make_it(
 ) -> None:
     monkeypatch.setattr("flows.limits.GPU_LIMIT", "no-such-gpu")
     gfs.put(INIT, 0)
-    with pytest.raises(ConfigurationError, match="prefect gcl create no-such-gpu --limit 1"):
+    with pytest.raises(ConfigurationError, match="no-such-gpu: make it with `corrdiff ops bootstrap`"):
         run(init=text(INIT), hours=1)

@@ -1,0 +1,40 @@
+"""`corrdiff ops`: what the person on duty needs beside the flows; infra/README.md is the card."""
+
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Operations: see infra/README.md.", no_args_is_help=True)
+
+
+@app.command()
+def bootstrap(
+    late: Annotated[
+        float, typer.Option(metavar="MIN", min=0.17, help="Minutes without a new slot after which an hour is late.")
+    ] = 95.0,
+    pending: Annotated[float, typer.Option(metavar="MIN", min=0.17, help="A run may be pending for so long.")] = 15.0,
+    silent: Annotated[
+        float, typer.Option(metavar="MIN", min=0.17, help="Without a heartbeat for so long, a run is dead.")
+    ] = 10.0,
+) -> None:
+    """Make on the Prefect server what the deployments need; called again, it changes nothing.
+
+    A work pool with its queues, limits, automations, and, where CORRDIFF_ALERT_URL names a webhook, where alerts go.
+    """
+    from flows.api import quieten
+
+    quieten()
+    from datetime import timedelta
+
+    from prefect.settings import get_current_settings
+
+    from corrdiff_core.errors import ConfigurationError
+    from flows.automations import Timing
+    from flows.bootstrap import bootstrap as bootstrap_server
+    from flows.settings import Settings
+
+    if not get_current_settings().api.url:
+        raise ConfigurationError("no Prefect server is named: set PREFECT_API_URL, such as http://127.0.0.1:4200/api")
+    timing = Timing(*(timedelta(minutes=minutes) for minutes in (late, pending, silent)))
+    for line in bootstrap_server(Settings.of().alert_url, timing):
+        typer.echo(line)

@@ -1,0 +1,114 @@
+"""A real Prefect server on loopback, and processes beside it, for tests."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import Request, urlopen
+from uuid import uuid4
+
+from tests.flows.flow_cases import REPOSITORY
+
+PREFECT = [sys.executable, "-m", "prefect"]
+
+
+@contextmanager
+def running(command: list[str], environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """The command in the background, interrupted at the end and killed where that does not help."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT, cwd=log.parent)
+        try:
+            yield process
+        finally:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+class Server:
+    """A Prefect server on a free port of the loopback, and the `prefect` command set to use it."""
+
+    def __init__(self, environment: dict[str, str], folder: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port: int = probe.getsockname()[1]
+        self.api = f"http://127.0.0.1:{self.port}/api"
+        self.folder = folder
+        self.environment = environment | {
+            "PREFECT_API_URL": self.api,
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "DO_NOT_TRACK": "1",
+            "PREFECT_WORKER_QUERY_SECONDS": "1",
+        }
+
+    def prefect(self, *arguments: str, **extra: str) -> str:
+        return self._run(*PREFECT, "--no-prompt", *arguments, **extra)
+
+    def bootstrap(self, *arguments: str, **extra: str) -> list[str]:
+        """`corrdiff ops bootstrap`; its lines."""
+        return self._run(sys.executable, "-m", "flows.cli", "ops", "bootstrap", *arguments, **extra).splitlines()
+
+    def _run(self, *command: str, **extra: str) -> str:
+        environment = self.environment | extra
+        done = subprocess.run(
+            command, env=environment, cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def call(self, path: str, body: object = None) -> object:
+        data = None if body is None else json.dumps(body).encode()
+        request = Request(f"{self.api}/{path}", data, {"Content-Type": "application/json"})  # noqa: S310
+        with urlopen(request, timeout=30) as response:  # noqa: S310
+            return json.load(response)
+
+    def runs(self, state: str) -> list[dict[str, object]]:
+        """Flow runs in a state of that type."""
+        found = self.call("flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": [state]}}}})
+        assert isinstance(found, list)
+        return found
+
+    def emit(self, event: str, resource: str, payload: dict[str, object], labels: dict[str, str] | None = None) -> None:
+        now = datetime.now(UTC).isoformat()
+        said = {"id": str(uuid4()), "occurred": now, "event": event, "payload": payload}
+        body = json.dumps([{**said, "resource": {"prefect.resource.id": resource, **(labels or {})}}]).encode()
+        with urlopen(Request(f"{self.api}/events", body, {"Content-Type": "application/json"}), timeout=30):  # noqa: S310
+            pass
+
+    def heard(self, event: str) -> bool:
+        found = self.call("events/filter", {"filter": {"event": {"name": [event]}}})
+        assert isinstance(found, dict)
+        return bool(found["events"])
+
+    def healthy(self) -> bool:
+        try:
+            return self.call("health") is True
+        except (URLError, OSError):
+            return False
+
+
+def until(happened: Callable[[], bool], seconds: float, log: Path) -> None:
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline, f"not in {seconds} s:\n{log.read_text()[-6000:]}"
+        time.sleep(0.5)
+
+
+@contextmanager
+def prefect_server(environment: dict[str, str], folder: Path) -> Iterator[Server]:
+    """A server of its own, with its database and log in `folder`."""
+    made, log = Server(environment, folder), folder / "server.log"
+    command = [*PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(made.port), "--no-ui"]
+    with running(command, made.environment, log):
+        until(made.healthy, 120, log)
+        yield made

@@ -1,0 +1,85 @@
+"""`corrdiff ops bootstrap` on a real Prefect server: what it makes, and that alerts arrive and end."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from flows.alerts import ALERTS
+from flows.events import PUBLISHED
+from tests.flows.flow_cases import REPOSITORY, Corrdiff
+from tests.flows.prefect_server import Server, until
+
+
+class Webhook:
+    """Where alerts are posted to: `texts` holds what came."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        texts = self.texts
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                texts.append(json.loads(self.rfile.read(int(self.headers["Content-Length"])))["text"])
+                self.send_response_only(200)
+                self.end_headers()
+
+            def log_message(self, *arguments: object) -> None:
+                """Nothing."""
+
+        self._server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/hook/a-secret"
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def said(self, subject: str) -> int:
+        return sum(text.startswith(subject) for text in self.texts)
+
+
+@pytest.fixture
+def webhook() -> Iterator[Webhook]:
+    made = Webhook()
+    yield made
+    made.close()
+
+
+@pytest.mark.timeout(300)
+def test_it_makes_what_lacks_and_a_late_hour_is_told_and_ended(
+    server: Server, webhook: Webhook, tmp_path: Path
+) -> None:
+    first = server.bootstrap("--late", "0.2", CORRDIFF_ALERT_URL=webhook.url)
+    assert {line.rpartition(": ")[2] for line in first if not line.startswith(("alerts", "warning"))} == {"made"}
+    again = server.bootstrap("--late", "0.2")
+    assert all(line.endswith("already there") for line in again if not line.startswith("warning")), again
+    assert any("LEASE_STORAGE" in line for line in again)
+    assert "a-secret" not in "".join(first + again)
+    documents = server.call("block_documents/filter", {})
+    assert "a-secret" not in json.dumps(documents)
+
+    log = tmp_path / "server.log"
+    until(lambda: webhook.said("[page] late hour") >= 1, 60, log)
+    assert webhook.said("[note] late hour: over") == 0
+    slot = {"corrdiff.slot": "20210607T06Z+001h (valid 20210607T07Z)", "corrdiff.fallback": "true"}
+    server.emit(PUBLISHED, "corrdiff.slot.gfs", {}, slot)
+    until(lambda: webhook.said("[note] late hour: over") == 1 and webhook.said("[note] fallback") == 1, 60, log)
+    assert any("20210607T06Z+001h" in text for text in webhook.texts)
+    assert all("infra/README.md#" in text for text in webhook.texts)
+
+
+def test_every_alert_has_a_heading_on_the_card_that_says_what_to_do() -> None:
+    headings = [line for line in (REPOSITORY / "infra/README.md").read_text().splitlines() if line.startswith("#")]
+    anchors = {heading.lstrip("# ").lower().replace(" ", "-") for heading in headings}
+    assert {alert.anchor for alert in ALERTS} <= anchors
+    assert len({alert.name for alert in ALERTS}) == len(ALERTS)
+
+
+def test_without_a_server_it_says_which_setting_names_one(corrdiff: Corrdiff) -> None:
+    done = corrdiff("ops", "bootstrap")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "PREFECT_API_URL" in done.stderr
