@@ -142,10 +142,10 @@ def test_a_cluster_survives_kill_9_and_keeps_to_loopback(environment):
     start_part(stack_of, "postgres")
     record = stack_of.places.run / "postgres.json"
     assert Process.read(record) == first
-    record.unlink()
-    with pytest.raises(StackError, match="postgres does not run, yet something answers at 127"):
-        start_part(stack_of, "postgres")
-    first.write(record)
+    with tempfile.TemporaryDirectory() as other:
+        taken = {"STACK_HOME": other, "STACK_POSTGRES_PORT": str(stack_of.postgres.port)}
+        with pytest.raises(StackError, match="postgres does not run, but something answers at 127"):
+            start_part(Stack(Places.of(taken), taken), "postgres")
     stack_of.postgres.query("CREATE TABLE kept AS SELECT 1 AS one")
     os.kill(first.pid, signal.SIGKILL)
     os.waitpid(first.pid, 0)  # as init does, once `infra/stack` has ended
