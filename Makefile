@@ -51,3 +51,12 @@ check: lint types test
 
 clean:
 	rm -rf .venv build demo
+
+.PHONY: stack stack-stop
+stack: $(STAMP)  ## the whole service on this host, without containers (infra/README.md); again to heal what died
+	infra/stack start
+	infra/stack run corrdiff ops bootstrap
+	infra/stack run prefect --no-prompt deploy --all
+
+stack-stop: $(STAMP)
+	infra/stack stop
