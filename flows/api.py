@@ -9,6 +9,7 @@ from pathlib import Path
 from corrdiff_core.errors import CorrdiffError
 from flows.children import ended_with_this_process
 
+POOL = "corrdiff"  # the work pool
 GPU_LIMIT = "corrdiff-gpu"  # one slot: whoever holds it uses the GPU
 OPERATIONS_LIMIT = "corrdiff-operations"  # many slots: while one is taken, whoever works in the background gives way
 LIMITS = {GPU_LIMIT: 1, OPERATIONS_LIMIT: 100}

@@ -11,17 +11,18 @@ from prefect.events.schemas.automations import AutomationCore, EventTrigger, Pos
 
 from flows import alerts
 from flows.alerts import Alert
+from flows.api import POOL
+from flows.dead import STUCK
 from flows.events import DEGRADED, PROMOTED, PUBLISHED, REJECTED
 
 Match = dict[str, str | list[str]]  # the labels of a resource, or of one that is related to it
 
 LONGEST = timedelta(days=365)  # that an alert may last for its end to be told
 ONCE_IN = timedelta(hours=6)  # that one cycle stands in for a later one is told once
-STUCK = "Stuck"  # the state, of type Crashed, that a dead run is put into
 _MODEL = "{{ event.resource.id }}"
 _ALIVE, _RUNNING, _PENDING = (f"prefect.flow-run.{event}" for event in ("heartbeat", "Running", "Pending"))
 _RUN = "{{ flow.name }}/{{ deployment.name }}, run {{ flow_run.name }}"
-_OURS: Match = {"prefect.resource.role": "work-pool", "prefect.resource.name": "corrdiff"}
+_OURS: Match = {"prefect.resource.role": "work-pool", "prefect.resource.name": POOL}
 _RUNS: Match = {"prefect.resource.id": "prefect.flow-run.*"}
 _SLOTS: Match = {"prefect.resource.id": "corrdiff.slot.*"}
 _MODELS: Match = {"prefect.resource.id": "corrdiff.model.*"}

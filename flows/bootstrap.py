@@ -13,10 +13,9 @@ from prefect.types import SecretDict
 from prefect.workers.process import ProcessWorker
 from pydantic import SecretStr
 
-from flows.api import LIMITS
+from flows.api import LIMITS, POOL
 from flows.automations import Timing, automations, endings
 
-POOL = "corrdiff"
 # Of each queue a worker takes runs in this order; a lower number goes first. The hourly run waits for nobody.
 QUEUES = {"operations": 1, "watch": 10, "training": 50, "backfill": 100}
 ALERTS = "corrdiff-alerts"

@@ -1,11 +1,7 @@
 """The command line, `corrdiff`. Every command imports what it needs when it runs, so that --help is quick."""
 
-import os
-import signal
 import sys
-from collections.abc import Callable
-from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -14,6 +10,7 @@ from corrdiff_core.errors import CorrdiffError
 from flows import datasets, era5, evaluation, ops, pruning, training
 from flows import models as registry
 from flows.models import Models
+from flows.terminal import run_flow
 
 app = typer.Typer(
     name="corrdiff",
@@ -72,7 +69,7 @@ def hourly(
     from flows.slots import open_run
 
     open_run(Settings.of(**{name: value for name, value in options.items() if name in Settings.model_fields}))
-    raise typer.Exit(_run("hourly", options).exit_code)
+    raise typer.Exit(run_flow("hourly", options).exit_code)
 
 
 @app.command()
@@ -113,7 +110,7 @@ def backfill(
     from flows.slots import open_run
 
     open_run(Settings.of(**{name: value for name, value in options.items() if name in Settings.model_fields}))
-    raise typer.Exit(_run("backfill", options).exit_code)
+    raise typer.Exit(run_flow("backfill", options).exit_code)
 
 
 @app.command()
@@ -140,7 +137,7 @@ def retrain(
 
     Training is on what lies before the test set. Stopped and called again, it goes on.
     """
-    _run("retrain", locals())
+    run_flow("retrain", locals())
 
 
 @nature.command("write")
@@ -175,36 +172,6 @@ def show(
     from flows.show import draw_store
 
     typer.echo(draw_store(url, lead, None if at is None else parsed(parse_time, at), source, out))
-
-
-def _run(name: str, options: dict[str, Any]) -> Any:
-    """Run a flow from this terminal; its result."""
-    from flows.api import prefect_api, quieten
-
-    quieten()
-    from importlib import import_module
-
-    from flows.report import TerminalReport, reporting_to, server_report
-
-    terminal = TerminalReport()
-    _leave_at_once_on_interrupt(terminal.close)
-    flow = getattr(import_module(f"flows.{name}"), name)
-    try:
-        with prefect_api() as temporary, reporting_to(terminal, *([] if temporary else [server_report()])):
-            return flow(**options)
-    finally:
-        terminal.close()
-
-
-def _leave_at_once_on_interrupt(restore: Callable[[], None]) -> None:
-    """A run may stop at any instant: what it has published stays, the next one goes on from there."""
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        restore()
-        typer.echo("interrupted; the next run goes on from here", err=True)
-        os._exit(128 + number)
-
-    signal.signal(signal.SIGINT, leave)
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ from flows.api import GPU_LIMIT, OPERATIONS_LIMIT
 
 LOOK_SECONDS = 5.0  # between two looks at who waits
 _GPU_WAIT = 3600.0  # s
+LEASE_SECONDS = 120.0  # that a place outlives a killed run; longer than a server takes to restart
 
 
 class Turns(Protocol):
@@ -101,7 +102,11 @@ def _held(limit: str, timeout_seconds: float | None) -> Iterator[None]:
 
     try:
         held: AbstractContextManager[None] = concurrency(
-            limit, strict=True, timeout_seconds=timeout_seconds, raise_on_lease_renewal_failure=False
+            limit,
+            strict=True,
+            timeout_seconds=timeout_seconds,
+            lease_duration=LEASE_SECONDS,
+            raise_on_lease_renewal_failure=False,
         )
         with held:
             yield

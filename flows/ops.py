@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from flows.terminal import run_flow
+
 app = typer.Typer(help="Operations: see infra/README.md.", no_args_is_help=True)
 
 
@@ -38,3 +40,16 @@ def bootstrap(
     timing = Timing(*(timedelta(minutes=minutes) for minutes in (late, pending, silent)))
     for line in bootstrap_server(Settings.of().alert_url, timing):
         typer.echo(line)
+
+
+@app.command()
+def janitor(
+    archive: Annotated[str | None, typer.Option(help="Directory or fsspec URL of the archive [./archive].")] = None,
+    keep: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Forecasts stay so long, as 30d [CORRDIFF_KEEP, else all].")
+    ] = None,
+    patience: Annotated[float, typer.Option(metavar="MIN", min=0.1, help="After which a silent run is dead.")] = 15.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+) -> None:
+    """Remove old forecasts, put away runs that are dead, free limits that nobody holds."""
+    run_flow("janitor", {"archive": archive, "keep": keep, "patience": patience, "dry_run": dry_run})

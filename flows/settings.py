@@ -54,6 +54,7 @@ class Settings(BaseSettings):
     dask: str | None = Field(None, description="address of a Dask scheduler; threads of this process by default")
     home: str | None = Field(None, description="checkout that workers run the flows from; read by prefect.yaml")
 
+    keep: str | None = Field(None, description="age up to which forecasts stay, such as 30d; all of them by default")
     truth: str | None = Field(None, description="what the archive is verified against: 2-km truth, or era5")
     alert_url: SecretStr | None = Field(None, description="where alerts are posted to, for `ops bootstrap`")
     clock: str | None = Field(None, description="NOMINAL@REAL[xSPEED]: replays the past, by the schedule")

@@ -13,7 +13,7 @@ from infra.bare_metal.s3 import Ceph
 
 POOL = "corrdiff"
 # Operations have a worker to themselves: nothing in the background can take its place or bring it down.
-QUEUES = {"operations": ("operations",), "background": ("backfill", "training")}
+QUEUES = {"operations": ("operations",), "background": ("watch", "training", "backfill")}
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,8 @@ class Stack:
             "PREFECT_SERVER_UI_API_URL": self.api,
             "PREFECT_UI_ENABLED": "true",
             "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "true",
+            # In memory, the default, they go with a restart, and a place in a limit that was held is never given back.
+            "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         }
         command = ["-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self.port)]
         return Part(

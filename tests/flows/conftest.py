@@ -17,6 +17,7 @@ from corrdiff_core.nature import write_gfs
 from corrdiff_core.registry import Registry
 from tests.flows.flow_cases import INIT, REPOSITORY, Corrdiff, Gfs, writer
 from tests.flows.prefect_server import Server, prefect_server
+from tests.flows.webhook import Webhook
 from tests.small_domain import checkpoint
 
 
@@ -103,3 +104,11 @@ def server(environment: dict[str, str], tmp_path: Path) -> Iterator[Server]:
     """A Prefect server of this test's own, which knows nothing yet."""
     with prefect_server(environment, tmp_path) as made:
         yield made
+
+
+@pytest.fixture
+def webhook() -> Iterator[Webhook]:
+    """Where alerts are posted to."""
+    made = Webhook()
+    yield made
+    made.close()

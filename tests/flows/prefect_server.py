@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 from uuid import uuid4
 
@@ -69,8 +69,15 @@ class Server:
     def call(self, path: str, body: object = None) -> object:
         data = None if body is None else json.dumps(body).encode()
         request = Request(f"{self.api}/{path}", data, {"Content-Type": "application/json"})  # noqa: S310
-        with urlopen(request, timeout=30) as response:  # noqa: S310
-            return json.load(response)
+        for _ in range(40):
+            try:
+                with urlopen(request, timeout=30) as response:  # noqa: S310
+                    return json.load(response)
+            except HTTPError as error:
+                if error.code != 503:  # SQLite is busy, which Prefect's own clients wait for too
+                    raise
+                time.sleep(0.5)
+        raise TimeoutError(f"{path}: the server's database is busy")
 
     def runs(self, state: str) -> list[dict[str, object]]:
         """Flow runs in a state of that type."""
@@ -78,9 +85,16 @@ class Server:
         assert isinstance(found, list)
         return found
 
-    def emit(self, event: str, resource: str, payload: dict[str, object], labels: dict[str, str] | None = None) -> None:
-        now = datetime.now(UTC).isoformat()
-        said = {"id": str(uuid4()), "occurred": now, "event": event, "payload": payload}
+    def emit(
+        self,
+        event: str,
+        resource: str,
+        payload: dict[str, object],
+        labels: dict[str, str] | None = None,
+        occurred: datetime | None = None,
+    ) -> None:
+        when = (occurred or datetime.now(UTC)).isoformat()
+        said = {"id": str(uuid4()), "occurred": when, "event": event, "payload": payload}
         body = json.dumps([{**said, "resource": {"prefect.resource.id": resource, **(labels or {})}}]).encode()
         with urlopen(Request(f"{self.api}/events", body, {"Content-Type": "application/json"}), timeout=30):  # noqa: S310
             pass

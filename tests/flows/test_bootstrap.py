@@ -1,9 +1,6 @@
 """`corrdiff ops bootstrap` on a real Prefect server: what it makes, and that alerts arrive and end."""
 
 import json
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -12,41 +9,7 @@ from flows.alerts import ALERTS
 from flows.events import PUBLISHED
 from tests.flows.flow_cases import REPOSITORY, Corrdiff
 from tests.flows.prefect_server import Server, until
-
-
-class Webhook:
-    """Where alerts are posted to: `texts` holds what came."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-        texts = self.texts
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                texts.append(json.loads(self.rfile.read(int(self.headers["Content-Length"])))["text"])
-                self.send_response_only(200)
-                self.end_headers()
-
-            def log_message(self, *arguments: object) -> None:
-                """Nothing."""
-
-        self._server = HTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/hook/a-secret"
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-    def said(self, subject: str) -> int:
-        return sum(text.startswith(subject) for text in self.texts)
-
-
-@pytest.fixture
-def webhook() -> Iterator[Webhook]:
-    made = Webhook()
-    yield made
-    made.close()
+from tests.flows.webhook import Webhook
 
 
 @pytest.mark.timeout(300)

@@ -1,0 +1,196 @@
+"""The service as it runs, from nothing, and what befalls it: a late cycle, killed processes, no server, no storage."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from urllib.request import Request, urlopen
+
+import psutil
+import pytest
+import yaml
+
+from corrdiff_core.archive.archive import Archive
+from corrdiff_core.archive.layout import Series
+from corrdiff_core.archive.objects import open_objects
+from corrdiff_core.cycle import HOUR, compact, utc_now
+from tests.faults import FaultyServer
+from tests.flows.flow_cases import REPOSITORY, Corrdiff, Gfs
+from tests.flows.webhook import Webhook
+from tests.infra.test_stack import needs_postgres
+
+MINUTE = timedelta(minutes=1)
+FIRST = datetime(2021, 6, 7, 10)  # the hour of the first run
+EARLIER, LATE = datetime(2021, 6, 7, 0), datetime(2021, 6, 7, 6)  # cycles
+HOURS = 3  # in a window
+
+
+@dataclass
+class Service:
+    """A stack on this host, run by the clock: one hour of weather in each minute."""
+
+    home: Path
+    environment: dict[str, str]
+    checkout: Path  # where prefect.yaml is deployed from
+
+    def stack(self, *arguments: str) -> str:
+        command = [sys.executable, str(REPOSITORY / "infra" / "stack"), *arguments]
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=400, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def run(self, *command: str) -> str:
+        """A command with the stack's environment."""
+        return self.stack("run", sys.executable, "-m", *command)
+
+    @property
+    def api(self) -> str:
+        ports = json.loads((self.home / "ports.json").read_text())
+        return f"http://127.0.0.1:{ports['server']}/api"
+
+    def runs(self, *states: str) -> list[dict[str, object]]:
+        """Flow runs whose state has one of these names."""
+        body = json.dumps({"flow_runs": {"state": {"name": {"any_": list(states)}}}}).encode()
+        request = Request(f"{self.api}/flow_runs/filter", body, {"Content-Type": "application/json"})  # noqa: S310
+        with urlopen(request, timeout=30) as response:  # noqa: S310
+            found: list[dict[str, object]] = json.load(response)
+        return found
+
+    def pid(self, part: str) -> int:
+        return int(json.loads((self.home / "run" / f"{part}.json").read_text())["pid"])
+
+    def logs(self) -> str:
+        return "\n".join(f"== {log.name}\n{log.read_text()[-4000:]}" for log in (self.home / "logs").glob("*"))
+
+    def until(self, happened: Callable[[], bool], seconds: float, what: str) -> None:
+        deadline = time.monotonic() + seconds
+        while not happened():
+            assert time.monotonic() < deadline, f"{what}: not in {seconds} s\n{self.logs()}"
+            time.sleep(0.5)
+
+
+@pytest.fixture
+def service(
+    environment: dict[str, str], s3_url: str, faulty: FaultyServer, webhook: Webhook, tmp_path: Path
+) -> Iterator[Service]:
+    home = Path(tempfile.mkdtemp(prefix="stack-"))
+    home.chmod(0o755)
+    aws = {name: os.environ[name] for name in os.environ if name.startswith(("AWS_", "FSSPEC_"))}
+    own = (
+        environment
+        | aws
+        | {
+            "STACK_HOME": str(home),
+            "STACK_PYTHON": sys.executable,
+            "CORRDIFF_ARCHIVE": f"{s3_url}/archive",
+            "CORRDIFF_HOURS": str(HOURS),
+            "CORRDIFF_STEPS": "60",
+            "CORRDIFF_WAIT": "0.1",
+            "CORRDIFF_ALERT_URL": webhook.url,
+            "PREFECT_WORKER_QUERY_SECONDS": "1",
+            "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+        }
+    )
+    document = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())
+    document["deployments"] = [one for one in document["deployments"] if one["name"] == "hourly"]
+    document["deployments"][0]["schedules"][0]["cron"] = "* * * * *"
+    document["deployments"][0]["parameters"] = {}
+    (tmp_path / "prefect.yaml").write_text(yaml.safe_dump(document))
+    yield Service(home, own, tmp_path)
+    stop = [sys.executable, str(REPOSITORY / "infra" / "stack"), "stop"]
+    subprocess.run(stop, env=own, capture_output=True, timeout=300, check=True)
+    shutil.rmtree(home)
+
+
+def killed(process: psutil.Process) -> None:
+    """The process and all that it started, killed at once."""
+    for one in [*process.children(recursive=True), process]:
+        one.send_signal(signal.SIGKILL)
+
+
+@needs_postgres
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_every_hour_is_there_and_right_whatever_befalls_the_service(
+    service: Service, gfs: Gfs, series: Series, corrdiff: Corrdiff, faulty: FaultyServer, webhook: Webhook, s3_url: str
+) -> None:
+    gfs.put(EARLIER, *range(10, 14))
+    start = utc_now().replace(second=0, microsecond=0) + 3 * MINUTE
+    service.environment["CORRDIFF_CLOCK"] = f"{FIRST:%Y-%m-%dT%H}:12@{start:%Y-%m-%dT%H:%M}x60"
+    service.stack("start")
+    assert "made" in service.run("flows.cli", "ops", "bootstrap", "--late", "1.3", "--silent", "0.8")
+    time.sleep(max(0.0, (start - utc_now()).total_seconds() - 40))
+    service.run("prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(service.checkout / "prefect.yaml"))
+    archive = Archive(f"{s3_url}/archive")
+
+    # The first hour: its cycle is late, the one before stands in and is flagged.
+    service.until(lambda: len(archive.published(series, EARLIER)) == HOURS, 180, "the first window")
+    gfs.put(LATE, *range(4, 24))
+
+    # A later hour: killed in the middle, worker and run.
+    service.until(lambda: bool(archive.published(series, LATE)), 180, "a slot of the late cycle")
+    killed(psutil.Process(service.pid("operations")))
+    before = archive.published(series, LATE)
+    service.stack("start")
+    service.until(lambda: bool(service.runs("Stuck")), 240, "the dead run is put away")
+    service.until(lambda: archive.published(series, LATE) > before, 240, "the hours after the kill")
+
+    # The API server goes and comes back, between runs or in one.
+    killed(psutil.Process(service.pid("server")))
+    time.sleep(10)
+    service.stack("start")
+    count = len(service.runs("Completed"))
+    service.until(lambda: len(service.runs("Completed")) > count, 240, "a run after the server's restart")
+
+    # Storage that is away for a while: runs fail, later ones heal.
+    failed = len(service.runs("Failed"))
+    faulty.faults.kinds, faulty.faults.rate = ("error",), 1.0
+    service.until(lambda: len(service.runs("Failed")) > failed, 240, "a run fails without storage")
+    faulty.faults.rate = 0.0
+    over = utc_now()
+    last = FIRST + 60 * (over - start) + HOUR
+    last = last.replace(minute=0, second=0, microsecond=0)
+
+    def there() -> set[datetime]:
+        return {slot.valid_time for init in (EARLIER, LATE) for slot in archive.published(series, init)}
+
+    wanted = {FIRST + n * HOUR for n in range((last - FIRST) // HOUR + 1)}
+    service.until(lambda: wanted <= there(), 300, f"hours {compact(FIRST)} to {compact(last)}")
+    service.run("prefect", "deployment", "schedule", "pause", "--all")
+    service.until(lambda: not service.runs("Running", "Pending", "Late"), 180, "all runs to end")
+
+    _equal_to_an_undisturbed_run(archive, series, corrdiff, gfs)
+    flagged = {slot for slot in archive.published(series, EARLIER) if archive.provenance(series, slot)["fallback"]}
+    assert {slot.valid_time for slot in flagged} >= {FIRST + n * HOUR for n in range(HOURS)}
+    for subject in (
+        "[page] late hour",
+        "[note] late hour: over",
+        "[day] stuck run",
+        "[day] failed run",
+        "[note] fallback",
+    ):
+        assert webhook.said(subject), (subject, webhook.texts)
+    assert webhook.said("[note] late hour: over") <= webhook.said("[page] late hour")
+
+
+def _equal_to_an_undisturbed_run(archive: Archive, series: Series, corrdiff: Corrdiff, gfs: Gfs) -> None:
+    undisturbed = gfs.root.parent / "undisturbed"
+    ours, theirs = open_objects(archive.url), open_objects(str(undisturbed))
+    for init in (EARLIER, LATE):
+        leads = sorted(slot.lead_hours for slot in archive.published(series, init))
+        chosen = ("--init", f"{init:%Y-%m-%dT%H}", "--leads", ",".join(map(str, leads)))
+        done = corrdiff("hourly", *chosen, "--archive", str(undisturbed), "--steps", "60")
+        assert done.returncode == 0, done.stderr
+        key = series.store_key(init)
+        names = {name for name in theirs.sizes(key) if "provenance" not in name and "_at/c/" not in name}
+        assert len(names) > 20
+        different = [name for name in sorted(names) if ours.get(name) != theirs.get(name)]
+        assert not different
