@@ -11,7 +11,7 @@ import typer
 
 from corrdiff_core.cycle import parse_leads, parse_time
 from corrdiff_core.errors import CorrdiffError
-from flows import datasets, era5, evaluation, pruning, training
+from flows import datasets, era5, evaluation, pruning, training, verification
 from flows import models as registry
 from flows.models import Models
 
@@ -32,6 +32,7 @@ datasets.add_to_nature(nature)
 era5.add_to_nature(nature)
 app.command()(evaluation.evaluate)
 app.command()(training.train)
+verification.add_to(app, lambda name, options: _run(name, options))
 
 Archive = Annotated[str | None, typer.Option(help="Directory or fsspec URL of the archive [./archive].")]
 Model = Annotated[
