@@ -7,7 +7,7 @@ import typer
 
 from corrdiff_core.cycle import parse_leads, parse_time
 from corrdiff_core.errors import CorrdiffError
-from flows import datasets, era5, evaluation, ops, pruning, training
+from flows import datasets, era5, evaluation, ops, pruning, training, verification
 from flows import models as registry
 from flows.models import Models
 from flows.terminal import run_flow
@@ -30,6 +30,7 @@ datasets.add_to_nature(nature)
 era5.add_to_nature(nature)
 app.command()(evaluation.evaluate)
 app.command()(training.train)
+app.command()(verification.verify)
 
 Archive = Annotated[str | None, typer.Option(help="Directory or fsspec URL of the archive [./archive].")]
 Model = Annotated[

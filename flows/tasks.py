@@ -22,7 +22,7 @@ def _transient(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
     return is_transient(state.result(raise_on_failure=False))
 
 
-def _retried(timeout_seconds: float | None = None) -> dict[str, Any]:
+def retried(timeout_seconds: float | None = None) -> dict[str, Any]:
     """Options of a task that talks to a network.
 
     A timeout is for tasks of the flow's own thread: Prefect cannot interrupt others while they are blocked.
@@ -37,19 +37,19 @@ def _retried(timeout_seconds: float | None = None) -> dict[str, Any]:
     }
 
 
-@task(**_retried(300))
+@task(**retried(300))
 def find_window(run: Run, at: datetime) -> Window:
     """The window from `at` on, from the newest cycle that is there now."""
     return choose_window(run.forecasts(), at, run.settings.hours, run.settings.time.now(), run.settings.fallback)
 
 
-@task(**_retried(300))
+@task(**retried(300))
 def find_published(run: Run, window: Window) -> set[Slot]:
     """The slots of the window's cycle that are in the archive."""
     return run.archive().published(run.series, window.init_time)
 
 
-@task(**_retried(600))
+@task(**retried(600))
 def find_holes(run: Run, at: datetime) -> list[Slot]:
     """The missed hours of the last day, newest first, each from the newest cycle that has it."""
     archive, source, first = run.archive(), run.forecasts(), at - HEALED - LONGEST_LEAD
@@ -59,7 +59,7 @@ def find_holes(run: Run, at: datetime) -> list[Slot]:
     return [slot for slot in found if slot is not None]
 
 
-@task(task_run_name="fetch {slot}", **_retried())
+@task(task_run_name="fetch {slot}", **retried())
 def fetch(run: Run, slot: Slot) -> NotYet | There | None:
     """The slot's inputs are in the archive, or NotYet; There where the slot itself is."""
     return fetch_slot(run, slot)

@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import xarray as xr
@@ -31,6 +31,7 @@ from corrdiff_core.cycle import HOUR, Slot, parse_time, utc_now
 from corrdiff_core.errors import ArchiveError
 
 _CONCURRENT_OBJECTS = 8
+_EPOCH, _SECOND = datetime(1970, 1, 1), timedelta(seconds=1)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -233,6 +234,19 @@ class Archive:
         """The slots of a store that were retracted for `reason` and have been made again since; two listings."""
         retracted = self._named_after(series, time, REPLACED, f".{reason_digest(reason)}")
         return retracted and retracted & self.published(series, time)
+
+    def replaced(self, series: Series, time: datetime) -> set[Slot]:
+        """The slots of a store that were retracted for whatever reason; one listing."""
+        start = series.store_start(time)
+        names = self._objects.names(f"{series.store_key(start)}/{REPLACED}")
+        times = {parse_time(name.partition(".")[0]) for name in names if name.endswith(".json")}
+        return {Slot(time, start if series.kind == "forecast" else None) for time in times}
+
+    def published_at(self, series: Series, slot: Slot) -> datetime | None:
+        """When a slot was published last; None where it is not."""
+        store = self._store(series, slot)
+        data = self._objects.get(store.chunk_key(OUTPUT_MARKER, slot))
+        return None if data is None else _EPOCH + int.from_bytes(data, "little", signed=True) * _SECOND
 
     def is_published(self, series: Series, slot: Slot) -> bool:
         """As `published`, of one slot; for a look at the last moment."""

@@ -36,8 +36,10 @@ def forecast(checkpoint: Checkpoint, samples: Samples, index: int, sampling: Sam
         domain=samples.domain,
         variables=names,
         truth=sample.truth[[samples.domain.outputs.index(name) for name in names]],
-        bilinear=np.stack([_interpolated(sample, samples.domain, name) for name in names]),
-        regression=np.stack([mean[name].values for name in names]),
+        singles={
+            "bilinear": np.stack([_interpolated(sample, samples.domain, name) for name in names]),
+            "regression": np.stack([mean[name].values for name in names]),
+        },
         members=np.stack([ensemble[name].values for name in names], axis=1),
         perfect=_perfect(samples, sample, names),
     )

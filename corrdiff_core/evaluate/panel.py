@@ -152,7 +152,7 @@ class _Page:
 
 def _draw_maps(page: _Page, row: int, example: Forecasts) -> None:
     variable = OUTPUT[example.variables[row]]
-    stacks = (example.truth, example.bilinear, example.regression, example.members[0])
+    stacks = (example.truth, *(example.singles[name] for name in _COLUMNS[1:3]), example.members[0])
     fields = [_shown(stack[row], variable) for stack in stacks]
     scale = colors.SCALES[variable.name](np.concatenate([field.ravel() for field in fields]))
     domain = example.domain

@@ -135,21 +135,25 @@ def test_three_events_within_a_day_give_one_retraining(server: Server, small_che
 def test_the_deployments_name_flows_that_take_their_parameters() -> None:
     from flows.backfill import backfill
     from flows.hourly import hourly
+    from flows.janitor import janitor
     from flows.retrain import retrain
+    from flows.verify import verify
 
     document = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())
     flows = {
         "flows/hourly.py:hourly": hourly,
         "flows/backfill.py:backfill": backfill,
+        "flows/verify.py:verify": verify,
+        "flows/janitor.py:janitor": janitor,
         "flows/retrain.py:retrain": retrain,
     }
     named = {deployment["name"]: deployment["entrypoint"] for deployment in document["deployments"]}
-    assert list(named) == ["hourly", "backfill", "era5", "retrain"]
+    assert list(named) == ["hourly", "backfill", "era5", "verify", "janitor", "retrain"]
     assert set(named.values()) == set(flows)
     for deployment in document["deployments"]:
         flows[deployment["entrypoint"]].validate_parameters(deployment.get("parameters", {}))
     strategies = [deployment["concurrency_limit"]["collision_strategy"] for deployment in document["deployments"]]
-    assert strategies == ["CANCEL_NEW", "ENQUEUE", "CANCEL_NEW", "ENQUEUE"]
+    assert strategies == ["CANCEL_NEW", "ENQUEUE", "CANCEL_NEW", "CANCEL_NEW", "CANCEL_NEW", "ENQUEUE"]
 
 
 def test_no_path_of_a_machine_is_in_the_deployment_file() -> None:

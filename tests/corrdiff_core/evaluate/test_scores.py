@@ -40,7 +40,8 @@ def forecasts(seed: int, names=OUTPUT_NAMES, perfect=True, wet=True) -> Forecast
 
     known = Conditional(center, spread) if perfect else None
     time = datetime(2021, 7, 1 + seed)
-    return Forecasts(time, SMALL, names, drawn(), drawn(), drawn(), drawn(MEMBERS), known)
+    truth, singles = drawn(), {"bilinear": drawn(), "regression": drawn()}
+    return Forecasts(time, SMALL, names, truth, singles, drawn(MEMBERS), known)
 
 
 def scored(*given: Forecasts) -> Scores:
