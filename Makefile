@@ -60,3 +60,6 @@ stack: $(STAMP)  ## the whole service on this host, without containers (infra/RE
 
 stack-stop: $(STAMP)
 	infra/stack stop
+
+# Policies are what only a real gateway can check.
+S3_TESTS += tests/flows/test_s3_policies.py

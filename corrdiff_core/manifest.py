@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 import fsspec
 
 from corrdiff_core.archive.layout import NAME
+from corrdiff_core.credentials import refuse_credentials
 from corrdiff_core.errors import CheckpointError
 from corrdiff_core.grid import Domain
 from corrdiff_core.normalization import Statistics
@@ -174,6 +175,7 @@ class Manifest:
 
 def read_manifest(path: str) -> Manifest:
     """The manifest of the checkpoint folder at `path` (any fsspec URL); CheckpointError where there is no sound one."""
+    refuse_credentials(path)
     url = f"{path.rstrip('/')}/{MANIFEST}"
     try:
         with fsspec.open(url, "rt", encoding="utf-8") as file:  # type: ignore[no-untyped-call]

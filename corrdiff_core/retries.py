@@ -20,6 +20,8 @@ from botocore.exceptions import (  # type: ignore[import-untyped]
 )
 from botocore.parsers import ResponseParserError  # type: ignore[import-untyped]
 
+from corrdiff_core.credentials import refuse_credentials
+
 TRIES = 6
 FIRST_PAUSE = 0.25  # s; doubled after every try, so all six take 8 s at most beside what the requests take
 CONNECT_TIMEOUT = 10.0  # s
@@ -163,7 +165,9 @@ def storage_options(url: str) -> dict[str, Any]:
 
     `patiently` is the one place for those: botocore would repeat a conditional write whose answer was lost, and take
     its own object for somebody else's. What fsspec's configuration says (`FSSPEC_S3`) goes before what is said here.
+    ConfigurationError for a URL with credentials in it: every remote one comes by here.
     """
+    refuse_credentials(url)
     scheme = url.partition("://")[0]
     configured = fsspec.config.conf.get(scheme, {})
     if scheme in ("s3", "s3a"):

@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from corrdiff_core.credentials import refuse_credentials
 from corrdiff_core.cycle import Clock
 from corrdiff_core.errors import ConfigurationError
 from corrdiff_core.sources import SOURCES
@@ -79,6 +80,16 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"{', '.join(strays)} in the environment: no such setting; known are {', '.join(sorted(known))}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _refuse_credentials(self) -> "Settings":
+        for name, value in self:
+            if isinstance(value, str):
+                try:
+                    refuse_credentials(value)
+                except ConfigurationError as error:
+                    raise ValueError(f"{name}: {error}") from None
         return self
 
     @classmethod

@@ -1,14 +1,25 @@
 #!/usr/bin/env bash
-# Runs a command beside a real S3 server: one Ceph node (monitor, object store in memory, RADOS gateway) on loopback.
+# A real S3 server on loopback: one Ceph node (monitor, object store, RADOS gateway).
 #
-#     infra/ceph-rgw.sh COMMAND [ARGUMENT...]
+#     infra/ceph-rgw.sh COMMAND [ARGUMENT...]         beside a command, in memory, on free ports; nothing of it stays
+#     infra/ceph-rgw.sh --keep FOLDER --port PORT     until it is told to stop; its objects stay in FOLDER
 #
-# The command finds the server in TEST_S3_ENDPOINT, TEST_S3_KEY and TEST_S3_SECRET. Debian's packages are fetched once
-# into CEPH_HOME (default ~/.cache/corrdiff-ceph, 330 MB) and unpacked there, nothing is installed; ports are free ones,
-# everything stops with the command, and nothing of it stays but the packages. Debian 12 or newer, no root.
+# A command finds the server in TEST_S3_ENDPOINT, TEST_S3_KEY and TEST_S3_SECRET, and the gateway's own administration
+# in TEST_S3_ADMIN, a program. A kept one makes a user with a key of its own: FOLDER/user.json, for its owner only. It
+# has one copy of everything and nobody to repair it: for a trial or a backup of a backup, not for the only archive.
+# Debian's packages are fetched once into CEPH_HOME (default ~/.cache/corrdiff-ceph, 330 MB) and unpacked there, nothing
+# is installed. Debian 12 or newer, no root.
 set -euo pipefail
 
-[ $# -gt 0 ] || { echo "usage: $0 COMMAND [ARGUMENT...]" >&2; exit 2; }
+usage() { echo "usage: $0 COMMAND [ARGUMENT...] | --keep FOLDER --port PORT" >&2; exit 2; }
+
+keep='' gateway=''
+if [ "${1:-}" = --keep ]; then
+    [ $# -eq 4 ] && [ "$3" = --port ] || usage
+    keep=$2 gateway=$4
+else
+    [ $# -gt 0 ] || usage
+fi
 
 home=${CEPH_HOME:-${XDG_CACHE_HOME:-$HOME/.cache}/corrdiff-ceph}
 root=$home/root
@@ -55,13 +66,13 @@ stop() {
     local status=$?
     trap '' INT TERM
     for process in "${processes[@]}"; do kill "$process" 2>/dev/null || true; done
-    for _ in $(seq 50); do
+    for _ in $(seq "$patience"); do
         kill -0 "${processes[@]}" 2>/dev/null || break
         sleep 0.1
     done
     for process in "${processes[@]}"; do kill -KILL "$process" 2>/dev/null || true; done
     wait
-    rm -rf "$run"
+    [ -n "$keep" ] || rm -rf "$run"
     exit $status
 }
 
@@ -81,13 +92,33 @@ ask() { in_ceph timeout 60 "$python" "$root/usr/bin/ceph" -c "$run/ceph.conf" --
 fetch
 machine=$(dpkg-architecture --query DEB_HOST_MULTIARCH 2>/dev/null || echo "$(uname -m)-linux-gnu")
 libraries=$root/lib/$machine:$root/usr/lib/$machine:$root/usr/lib/$machine/ceph:$root/usr/lib/ceph
-run=$(mktemp --directory --tmpdir ceph-rgw.XXXXXX)
+if [ -n "$keep" ]; then
+    (umask 077 && mkdir -p "$keep")
+    run=$(cd "$keep" && pwd)
+    patience=300 # tenths of a second, for what is still to be written
+    # In one file, as large as it may grow; what it does not hold yet takes no room.
+    store="osd objectstore = bluestore
+bluestore block size = $((${CEPH_GIGABYTES:-200} * 1024 ** 3))
+osd memory target = 1073741824"
+else
+    run=$(mktemp --directory --tmpdir ceph-rgw.XXXXXX)
+    patience=50
+    store="osd objectstore = memstore
+memstore device bytes = 4294967296"
+fi
 trap stop EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
-read -r monitor gateway <<<"$(free_ports 2)"
-cluster=$(cat /proc/sys/kernel/random/uuid)
-mkdir "$run/mon" "$run/osd"
+new=''
+if [ ! -e "$run/made" ]; then # by one that was not cut off
+    new=yes
+    rm -rf "$run/mon" "$run/osd" "$run/user.json"
+    mkdir "$run/mon" "$run/osd"
+    cat /proc/sys/kernel/random/uuid >"$run/cluster"
+    free_ports 1 >"$run/monitor"
+fi
+cluster=$(cat "$run/cluster") monitor=$(cat "$run/monitor") # of the monitor, the address is part of the cluster's map
+[ -n "$gateway" ] || gateway=$(free_ports 1)
 cat >"$run/ceph.conf" <<CONF
 [global]
 fsid = $cluster
@@ -103,8 +134,9 @@ osd pool default min size = 1
 osd pool default pg num = 4
 osd pool default pg autoscale mode = off
 osd crush chooseleaf type = 0
-osd objectstore = memstore
-memstore device bytes = 4294967296
+osd crush update on start = false
+osd class update on start = false
+$store
 osd data = $run/osd
 mon data = $run/mon
 run dir = $run
@@ -120,16 +152,35 @@ rgw frontends = beast endpoint=127.0.0.1:$gateway
 rgw enable usage log = false
 CONF
 configured=(-c "$run/ceph.conf")
-in_ceph monmaptool --create --fsid "$cluster" --addv a "[v1:127.0.0.1:$monitor]" "$run/monmap" >/dev/null
-in_ceph ceph-mon "${configured[@]}" --mkfs -i a --monmap "$run/monmap"
+if [ -n "$new" ]; then
+    in_ceph monmaptool --create --clobber --fsid "$cluster" --addv a "[v1:127.0.0.1:$monitor]" "$run/monmap" >/dev/null
+    in_ceph ceph-mon "${configured[@]}" --mkfs -i a --monmap "$run/monmap"
+fi
 start mon ceph-mon "${configured[@]}" -f -i a
-ask osd create
-ask osd crush add 0 1.0 host=localhost root=default
-in_ceph ceph-osd "${configured[@]}" -i 0 --mkfs >"$run/mkfs.log" 2>&1 || die "ceph-osd: $(tail -n 3 "$run/mkfs.log")"
+if [ -n "$new" ]; then
+    ask osd create
+    ask osd crush add 0 1.0 host=localhost root=default
+    in_ceph ceph-osd "${configured[@]}" -i 0 --mkfs >"$run/mkfs.log" 2>&1 || die "ceph-osd: $(tail -n 3 "$run/mkfs.log")"
+fi
 start osd ceph-osd "${configured[@]}" -f -i 0
 start rgw radosgw "${configured[@]}" -f -n client.rgw
 await "http://127.0.0.1:$gateway/" "${processes[2]}" rgw
-in_ceph radosgw-admin "${configured[@]}" user create --uid test --display-name test --access-key "$TEST_S3_KEY" --secret-key "$TEST_S3_SECRET" >"$run/user.log" 2>&1 || die "radosgw-admin: $(tail -n 3 "$run/user.log")"
+user() { in_ceph radosgw-admin "${configured[@]}" user "$@" 2>"$run/user.log" || die "radosgw-admin: $(tail -n 3 "$run/user.log")"; }
+if [ -n "$keep" ]; then
+    # The key is Ceph's own, so that it stands on no command line.
+    [ -n "$new" ] && (umask 077 && user create --uid stack --display-name stack >"$run/user.json")
+    touch "$run/made"
+    say "$(in_ceph radosgw --version) at http://127.0.0.1:$gateway, kept in $run"
+    wait -n "${processes[@]}" || true
+    die "one of its processes ended: see $run/*.log"
+fi
+user create --uid test --display-name test --access-key "$TEST_S3_KEY" --secret-key "$TEST_S3_SECRET" >/dev/null
+cat >"$run/admin" <<ADMIN
+#!/usr/bin/env bash
+LD_LIBRARY_PATH=$libraries exec $root/usr/bin/radosgw-admin -c $run/ceph.conf "\$@"
+ADMIN
+chmod +x "$run/admin"
+export TEST_S3_ADMIN=$run/admin
 export TEST_S3_ENDPOINT=http://127.0.0.1:$gateway TEST_S3_KEY TEST_S3_SECRET
 say "$(in_ceph radosgw --version) at $TEST_S3_ENDPOINT"
 "$@" <&0 & # in the background, so that a signal to this script ends it at once

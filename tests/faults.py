@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 BEFORE = ("error", "slow down", "reset")
 AFTER = ("lost", "dropped", "slow")
 CUT, STALE, CONFLICT = "cut", "stale", "conflict"  # for a GET, a listing, a conditional PUT
+FORBIDDEN = "forbidden"  # lasts, so it is only planned
 SLOW = 0.6  # s; the fixture makes clients lose patience before
 
 _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "expect", "content-length"}
@@ -92,6 +93,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(500, "InternalError")
         elif kind == "slow down":
             self._refuse(503, "SlowDown")
+        elif kind == FORBIDDEN:
+            self._refuse(403, "AccessDenied")
         elif kind == "reset":
             self._reset()
         elif kind == STALE:

@@ -23,6 +23,7 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import FsspecStore, LocalStore, WrapperStore
 
 from corrdiff_core.archive.objects import open_objects
+from corrdiff_core.credentials import refuse_credentials
 from corrdiff_core.cwa import INPUT_CHANNELS, OUTPUT_CHANNELS, Channel, channel_indices
 from corrdiff_core.dataset.samples import Float32
 from corrdiff_core.errors import CheckpointError, DatasetError
@@ -91,6 +92,7 @@ class CwaStore:
     def _group(self) -> zarr.Group:
         scheme, separator, path = self.url.partition("://")
         local = scheme in ("file", "local") if separator else True
+        refuse_credentials(self.url)
         store: Store = (
             LocalStore(path if separator else self.url, read_only=True)
             if local

@@ -19,6 +19,7 @@ from corrdiff_core.sources.blosc_blocks import read_parts
 from corrdiff_core.sources.ranges import Found, Root, Span
 
 METADATA = ".zmetadata"
+_CODECS = frozenset({"blosc", "bz2", "gzip", "lz4", "lzma", "zlib", "zstd"})  # numcodecs' pickle would run code
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,6 +148,11 @@ class ZarrV2:
         return np.frombuffer(body, dtype)
 
     def _decoded(self, found: Found, codec: dict[str, Any] | None, size: int) -> bytes:
+        if codec is not None and codec.get("id") not in _CODECS:
+            raise SourceError(
+                f"{found.url}: compressed by {codec.get('id')!r}, not by one of {', '.join(sorted(_CODECS))}: use"
+                " another mirror"
+            )
         body = self.root.read(found, [found.whole])[0]
         try:
             body = body if codec is None else bytes(get_codec(codec).decode(body))  # type: ignore[no-untyped-call]

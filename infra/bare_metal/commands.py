@@ -83,7 +83,7 @@ def start_part(stack: Stack, name: str) -> None:
             end_marked(stack.places, part)
         if part.healthy():
             raise StackError(
-                f"{name} does not run, yet something answers at {part.where}: stop that, or change its port"
+                f"{name} does not run, but something answers at {part.where}: stop that, or change its port"
             )
         part.prepare()
         process = launch_part(stack.places, part)

@@ -80,7 +80,10 @@ class Stack:
         )
 
     def _s3(self, ceph: Ceph) -> Part:
-        return Part("s3", ceph.url, lambda: ceph.command, lambda: ceph.environment, lambda: answers(ceph.url))
+        def well() -> bool:
+            return answers(ceph.url) and bool(ceph.reach)
+
+        return Part("s3", ceph.url, lambda: ceph.command, lambda: ceph.environment, well, patience=60)
 
     def _server(self) -> Part:
         of_server = {

@@ -23,7 +23,7 @@ class Ceph:
     def reach(self) -> dict[str, str]:
         """How clients reach it; empty until it has run once and made its key."""
         user = self.folder / "user.json"
-        if not user.exists():
+        if not (self.folder / "made").exists():
             return {}
         try:
             (key,) = json.loads(user.read_text())["keys"]
