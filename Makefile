@@ -9,7 +9,7 @@ S3_TESTS := $(addprefix tests/corrdiff_core/, test_archive.py test_archive_objec
 # A synthetic typhoon stands east of Taiwan.
 DEMO_INIT := 2021-06-07T12:00
 
-.PHONY: demo test test-s3 test-slow lint types format bench check clean
+.PHONY: demo test test-s3 test-slow test-operations lint types format bench check clean
 .DELETE_ON_ERROR:
 
 $(STAMP): pyproject.toml constraints.txt
@@ -31,6 +31,9 @@ test-s3: $(STAMP)  ## what is stored on S3, against a real Ceph gateway (Debian;
 
 test-slow: $(STAMP)  ## the long proofs
 	$(BIN)/python -m pytest -m "slow"
+
+test-operations: $(STAMP)  ## the service from nothing, through everything that befalls it (20 minutes; needs PostgreSQL)
+	$(BIN)/python -m pytest -m slow tests/flows/test_operations.py tests/flows/test_degraded.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
