@@ -28,7 +28,7 @@ def test_a_degraded_model_is_replaced_and_the_next_hour_uses_the_new_one(
 ) -> None:
     models = Registry(str(tmp_path / "models"))
     models.add("small", writer(load_checkpoint(str(small_checkpoint))))  # untrained, so worse than interpolation
-    built(tmp_path / "truth", datetime(2021, 1, 30), datetime(2021, 2, 1))
+    built(tmp_path / "truth", datetime(2021, 1, 29), datetime(2021, 2, 1))
     (tmp_path / "small.toml").write_text(toml(PRESET.to_dict()))
     gfs.put(INIT, *range(4, 40))
     _deploy(server, tmp_path, webhook)
@@ -73,7 +73,7 @@ def _deploy(server: Server, folder: Path, webhook: Webhook) -> None:
         "retrain": {
             "name": "small",
             "preset": str(folder / "small.toml"),
-            "test_start": "2021-01-31T00",
+            "test_start": "2021-01-30T00",
             "times": 4,
             "members": 2,
             "rules": {"spread_skill": [0.0, 1e9], "days": 2, "margin": 1e9},
