@@ -66,3 +66,7 @@ stack-stop: $(STAMP)
 
 # Policies are what only a real gateway can check.
 S3_TESTS += tests/flows/test_s3_policies.py
+
+.PHONY: audit
+audit:  ## known vulnerabilities of the pinned packages; exit code 75 where the data cannot be reached
+	@$(PYTHON) infra/audit
