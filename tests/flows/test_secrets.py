@@ -12,7 +12,7 @@ import pytest
 
 from tests.faults import AFTER, BEFORE, FORBIDDEN
 from tests.flows.flow_cases import INIT
-from tests.flows.test_deployment import Server, running, until
+from tests.flows.prefect_server import Server, running, until
 
 PREFECT = [sys.executable, "-m", "prefect"]
 PLANTED = {
