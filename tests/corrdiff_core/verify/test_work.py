@@ -77,7 +77,7 @@ def test_every_slot_has_its_row_and_plain_xarray_opens_it(url, tmp_path):
     assert int((~np.isnat(july[CHECKED])).sum()) == 3
     assert july.crps.sel(variable="t2m").attrs["long_name"] == "fair CRPS of the ensemble"
     assert str(july.variable_units.sel(variable="t2m").values) == "K"
-    assert july.input_center.sel(channel="t2m").item() == pytest.approx(296.68073)
+    assert july.input_center.sel(channel="t2m").values == pytest.approx(296.68073)
     assert all("units" in july[name].attrs for name in july.data_vars if not name.endswith("_at"))
 
 
@@ -199,7 +199,7 @@ def test_the_statistics_are_kept_once_the_manifest_is_at_hand(url):
     [store] = months(url)
     assert np.isnan(xr.open_zarr(store).input_scale.values).all()
     verified(job(url))
-    assert xr.open_zarr(store).input_scale.sel(channel="t2m").item() == pytest.approx(5.273516)
+    assert xr.open_zarr(store).input_scale.sel(channel="t2m").values == pytest.approx(5.273516)
 
 
 def test_a_month_of_another_layout_is_refused_with_both_sides(url):
@@ -260,6 +260,8 @@ def test_a_truth_that_is_nothing_is_named():
 KILLER = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
+import corrdiff_core.dataset.builder
+os.fsync = lambda file: None
 from tests.verify_cases import job, verified
 
 def run(url, truth, last):
@@ -305,17 +307,13 @@ def test_killed_at_any_step_and_run_again_ends_in_the_same_bytes(tmp_path):
         whole = contents(str(tmp_path / "whole"))
         assert int(steps) > 60
         assert len(whole) > 60
-        for last in (1, 2, 30, 61, 66, 70, int(steps) - 12, int(steps) - 1):
+        for last in (1, 30, 66, int(steps) - 12, int(steps) - 1):
             url = tmp_path / f"killed{last}"
             assert killed(url, last) == (-signal.SIGKILL, "-")
             rows = Rows(str(url), FORECAST)
-            for stage in (CHECKED, SCORED):  # what is marked is whole
-                there = rows.marked(stage, INIT) if rows.months() else set()
-                assert (
-                    np.isfinite(rows.read({stage: there}).crps.values[:, 1:]).all()
-                    if there and stage == SCORED
-                    else True
-                )
+            there = rows.marked(SCORED, INIT)
+            if there:  # what is marked is whole
+                assert np.isfinite(rows.read({SCORED: there}).crps.values).all()
             verified(job(str(url), truth=where))
             assert contents(str(url)) == whole
         killer.stdin.close()
