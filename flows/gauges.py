@@ -51,6 +51,9 @@ class Gauges:
         self._samples: dict[str, list[tuple[tuple[str, ...], float]]] = {}
 
     def set(self, name: str, value: float | timedelta, *labels: str) -> None:
+        """ValueError where the metric has other labels."""
+        if len(labels) != len(GAUGES[name][0]):
+            raise ValueError(f"{name} has the labels {GAUGES[name][0]}, but {labels} are given")
         seconds = value.total_seconds() if isinstance(value, timedelta) else value
         self._samples.setdefault(name, []).append((labels, float(seconds)))
 

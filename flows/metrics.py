@@ -28,7 +28,7 @@ CACHE_SECONDS = 60.0  # that an answer is given again, so that scrapes cost the 
 STAGES = ("fetch", "load", "sample", "write")
 
 
-@dataclass
+@dataclass(eq=False)  # a registry keeps it by its identity
 class Watch(Collector):
     """Computes the metrics when it is asked, at most every `cache` seconds."""
 
@@ -138,14 +138,14 @@ class Told:
         """How many, how new, how late."""
         clock, newest = self.settings.time, self.made[-1]
         lately = [one for one in self.made if clock.at(one.published) > self.since]
-        late = {one: clock.at(one.published) - due_at(one.slot) for one in self.made}
+        late = [clock.at(one.published) - due_at(one.slot) for one in self.made]
         ahead = max(one.slot.valid_time for one in self.made) - self.now
         gauges.set("corrdiff_slots_published", len(lately), *self.labels)
         gauges.set("corrdiff_slots_fallback", sum(bool(one.provenance.get("fallback")) for one in lately), *self.labels)
         gauges.set("corrdiff_newest_slot_age_seconds", self.now - clock.at(newest.published), *self.labels)
         gauges.set("corrdiff_newest_valid_ahead_seconds", ahead, *self.labels)
-        gauges.set("corrdiff_newest_slot_lateness_seconds", late[newest], *self.labels)
-        worst = [span for one, span in late.items() if due_at(one.slot) > self.since]
+        gauges.set("corrdiff_newest_slot_lateness_seconds", late[-1], *self.labels)
+        worst = [span for one, span in zip(self.made, late, strict=True) if due_at(one.slot) > self.since]
         if worst:
             gauges.set("corrdiff_worst_slot_lateness_seconds", max(worst), *self.labels)
 

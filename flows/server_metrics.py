@@ -89,9 +89,11 @@ def _limits(client: SyncPrefectClient, gauges: Gauges, deployments: Iterable[Dep
 
 def _workers(client: SyncPrefectClient, gauges: Gauges) -> None:
     try:
-        workers = client.read_workers_for_work_pool(POOL, offset=0, limit=_PAGE)
+        client.read_work_pool(POOL)
     except ObjectNotFound:
-        workers = []
+        gauges.set("corrdiff_workers_online", 0)
+        return
+    workers = client.read_workers_for_work_pool(POOL, offset=0, limit=_PAGE)
     gauges.set("corrdiff_workers_online", sum(worker.status == WorkerStatus.ONLINE for worker in workers))
     heard = [worker.last_heartbeat_time for worker in workers if worker.last_heartbeat_time]
     if heard:

@@ -32,7 +32,7 @@ class Made:
 class Lately:
     """Published slots, ascending; and the first valid time that the archive has, None where it has none.
 
-    `first` is datetime.min where it lies too far back to be looked for.
+    Where the first store lies further back than is looked, `first` is its init_time.
     """
 
     made: list[Made]
@@ -43,7 +43,7 @@ class Census:
     """Looks at one archive again and again; what it has read of a slot it remembers until the hour is over.
 
     A look costs a listing for the source, one for each series and one for each store of the period; two requests more
-    for each store, and three for each slot, that it does not know yet.
+    for each store, and two for each slot, that it does not know yet.
     """
 
     def __init__(self, url: str) -> None:
@@ -69,9 +69,8 @@ class Census:
         stores = [(series, start) for series in self._series(source) for start in self.archive.stores(series)]
         recent = [(series, start) for series, start in stores if start >= since - REACH]
         there = self._listed(recent)
-        first = (
-            min((slot.valid_time for _, slot in there), default=None) if len(recent) == len(stores) else datetime.min
-        )
+        older = [start for _, start in stores if start < since - REACH]
+        first = min([*older, *(slot.valid_time for _, slot in there)], default=None)
         chosen = [which for which in there if since <= which[1].valid_time < until]
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             made = filter(None, pool.map(self._look, chosen or self._last(stores)))
