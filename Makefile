@@ -9,7 +9,7 @@ S3_TESTS := $(addprefix tests/corrdiff_core/, test_archive.py test_archive_objec
 # A synthetic typhoon stands east of Taiwan.
 DEMO_INIT := 2021-06-07T12:00
 
-.PHONY: demo test test-s3 test-slow lint types format bench check clean
+.PHONY: demo test test-service test-s3 test-slow test-operations lint types format bench check clean
 .DELETE_ON_ERROR:
 
 $(STAMP): pyproject.toml constraints.txt
@@ -24,13 +24,19 @@ demo: $(STAMP)  ## synthetic weather as GRIB2 in NOAA's layout -> corrdiff hourl
 	$(BIN)/corrdiff show demo/archive --out demo/quicklook.png
 
 test: $(STAMP)  ## everything that fits ten minutes on two cores
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not benchmark"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not service and not slow and not benchmark"
+
+test-service: $(STAMP)  ## real servers, killed processes, the whole service (half an hour; PostgreSQL for some)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "service"
 
 test-s3: $(STAMP)  ## what is stored on S3, against a real Ceph gateway (Debian; see infra/README.md)
 	infra/ceph-rgw.sh $(BIN)/python -m pytest -m "not slow and not benchmark" $(S3_TESTS)
 
 test-slow: $(STAMP)  ## the long proofs
 	$(BIN)/python -m pytest -m "slow"
+
+test-operations: $(STAMP)  ## of these, the service from nothing, through everything that befalls it (15 minutes)
+	$(BIN)/python -m pytest -m service tests/flows/test_operations.py tests/flows/test_degraded.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -47,7 +53,7 @@ format: $(STAMP)
 bench: $(STAMP)  ## figures, not assertions
 	OMP_NUM_THREADS=$$(nproc) $(BIN)/python -m pytest tests/benchmarks -m benchmark -s
 
-check: lint types test
+check: lint types test test-service
 
 clean:
 	rm -rf .venv build demo
@@ -63,3 +69,7 @@ stack-stop: $(STAMP)
 
 # Policies are what only a real gateway can check.
 S3_TESTS += tests/flows/test_s3_policies.py
+
+.PHONY: audit
+audit:  ## known vulnerabilities of the pinned packages; exit code 75 where the data cannot be reached
+	@$(PYTHON) infra/audit

@@ -234,7 +234,7 @@ def test_a_store_made_anew_after_half_a_removal_is_whole(tmp_path):
     assert contents(archive.url) == {}
 
 
-@pytest.mark.slow
+@pytest.mark.service
 def test_more_than_a_thousand_objects_go(s3_url):
     objects = open_objects(s3_url)
     with ThreadPoolExecutor(8) as pool:

@@ -327,7 +327,9 @@ def test_arguments_that_make_no_sense_are_named(run: Any, options: dict[str, Any
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("hours", [4, pytest.param(48, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "hours", [pytest.param(4, marks=pytest.mark.service), pytest.param(48, marks=pytest.mark.slow)]
+)
 def test_killed_twice_under_faults_it_ends_in_the_bytes_of_an_undisturbed_run(
     hours: int,
     run: Any,

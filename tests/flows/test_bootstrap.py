@@ -12,6 +12,7 @@ from tests.flows.prefect_server import Server, until
 from tests.flows.webhook import Webhook
 
 
+@pytest.mark.service
 @pytest.mark.timeout(300)
 def test_it_makes_what_lacks_and_a_late_hour_is_told_and_ended(
     server: Server, webhook: Webhook, tmp_path: Path

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import psutil
+import pytest
 import xarray as xr
 
 from corrdiff_core.archive.archive import Archive
@@ -85,6 +86,7 @@ def test_nature_writes_what_hourly_reads(corrdiff: Corrdiff, tmp_path: Path) -> 
     assert Path(f"{done.stdout.strip()}.idx").exists()
 
 
+@pytest.mark.service
 def test_a_killed_run_ends_in_the_same_bytes(
     corrdiff: Corrdiff, environment: dict[str, str], gfs: Gfs, archive: Archive, series: Series, tmp_path: Path
 ) -> None:

@@ -20,6 +20,7 @@ from tests.small_domain import PRESET
 DEPLOYMENT = "hourly/hourly"
 
 
+@pytest.mark.service
 @pytest.mark.timeout(600)
 def test_the_schedule_and_a_person_both_start_runs_that_fill_the_archive(
     server: Server, gfs: Gfs, small_checkpoint: Path, tmp_path: Path
@@ -55,6 +56,7 @@ def test_the_schedule_and_a_person_both_start_runs_that_fill_the_archive(
     assert {"slots", "slots-progress", "quicklook"} <= {artifact["key"] for artifact in artifacts}
 
 
+@pytest.mark.service
 @pytest.mark.timeout(600)
 def test_a_backfill_works_in_a_queue_of_its_own(server: Server, small_checkpoint: Path, tmp_path: Path) -> None:
     start = datetime(2021, 6, 7, 10)
@@ -88,6 +90,7 @@ def test_a_backfill_works_in_a_queue_of_its_own(server: Server, small_checkpoint
     assert {"slots-left", "slots-progress"} <= {artifact["key"] for artifact in artifacts}
 
 
+@pytest.mark.service
 @pytest.mark.timeout(600)
 def test_three_events_within_a_day_give_one_retraining(server: Server, small_checkpoint: Path, tmp_path: Path) -> None:
     built(tmp_path / "truth", datetime(2021, 1, 30), datetime(2021, 2, 1))

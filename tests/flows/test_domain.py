@@ -163,7 +163,7 @@ def test_another_domain_than_the_datasets_is_refused(dataset: str, file: str, tm
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.service
 def test_the_command_line_alone(corrdiff: Corrdiff, file: str, model: str, tmp_path: Path) -> None:
     root, archive, cycle = str(tmp_path / "noaa"), str(tmp_path / "archive"), ("--init", f"{INIT:%Y-%m-%dT%H}")
     written = corrdiff("nature", "write", root, *cycle, "--leads", "0-1", "--domain", file)

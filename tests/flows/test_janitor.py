@@ -47,6 +47,7 @@ class Runs:
         return str(found[0]["state_name"])
 
 
+@pytest.mark.service
 @pytest.mark.timeout(300)
 def test_dead_runs_and_places_that_nobody_holds_are_given_back(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

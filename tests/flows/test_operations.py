@@ -1,29 +1,21 @@
 """The service as it runs, from nothing, and what befalls it: a late cycle, killed processes, no server, no storage."""
 
-import json
 import os
-import shutil
-import signal
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
-from urllib.request import Request, urlopen
 
 import psutil
 import pytest
-import yaml
 
 from corrdiff_core.archive.archive import Archive
 from corrdiff_core.archive.layout import Series
 from corrdiff_core.archive.objects import open_objects
 from corrdiff_core.cycle import HOUR, compact, utc_now
 from tests.faults import FaultyServer
-from tests.flows.flow_cases import REPOSITORY, Corrdiff, Gfs
+from tests.flows.flow_cases import Corrdiff, Gfs
+from tests.flows.service import Service, killed, service_of
 from tests.flows.webhook import Webhook
 from tests.infra.test_stack import needs_postgres
 
@@ -33,91 +25,24 @@ EARLIER, LATE = datetime(2021, 6, 7, 0), datetime(2021, 6, 7, 6)  # cycles
 HOURS = 3  # in a window
 
 
-@dataclass
-class Service:
-    """A stack on this host, run by the clock: one hour of weather in each minute."""
-
-    home: Path
-    environment: dict[str, str]
-    checkout: Path  # where prefect.yaml is deployed from
-
-    def stack(self, *arguments: str) -> str:
-        command = [sys.executable, str(REPOSITORY / "infra" / "stack"), *arguments]
-        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=400, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    def run(self, *command: str) -> str:
-        """A command with the stack's environment."""
-        return self.stack("run", sys.executable, "-m", *command)
-
-    @property
-    def api(self) -> str:
-        ports = json.loads((self.home / "ports.json").read_text())
-        return f"http://127.0.0.1:{ports['server']}/api"
-
-    def runs(self, *states: str) -> list[dict[str, object]]:
-        """Flow runs whose state has one of these names."""
-        body = json.dumps({"flow_runs": {"state": {"name": {"any_": list(states)}}}}).encode()
-        request = Request(f"{self.api}/flow_runs/filter", body, {"Content-Type": "application/json"})  # noqa: S310
-        with urlopen(request, timeout=30) as response:  # noqa: S310
-            found: list[dict[str, object]] = json.load(response)
-        return found
-
-    def pid(self, part: str) -> int:
-        return int(json.loads((self.home / "run" / f"{part}.json").read_text())["pid"])
-
-    def logs(self) -> str:
-        return "\n".join(f"== {log.name}\n{log.read_text()[-4000:]}" for log in (self.home / "logs").glob("*"))
-
-    def until(self, happened: Callable[[], bool], seconds: float, what: str) -> None:
-        deadline = time.monotonic() + seconds
-        while not happened():
-            assert time.monotonic() < deadline, f"{what}: not in {seconds} s\n{self.logs()}"
-            time.sleep(0.5)
-
-
 @pytest.fixture
 def service(
     environment: dict[str, str], s3_url: str, faulty: FaultyServer, webhook: Webhook, tmp_path: Path
 ) -> Iterator[Service]:
-    home = Path(tempfile.mkdtemp(prefix="stack-"))
-    home.chmod(0o755)
+    own = {
+        "CORRDIFF_ARCHIVE": f"{s3_url}/archive",
+        "CORRDIFF_HOURS": str(HOURS),
+        "CORRDIFF_STEPS": "60",
+        "CORRDIFF_WAIT": "0.1",
+        "CORRDIFF_ALERT_URL": webhook.url,
+    }
     aws = {name: os.environ[name] for name in os.environ if name.startswith(("AWS_", "FSSPEC_"))}
-    own = (
-        environment
-        | aws
-        | {
-            "STACK_HOME": str(home),
-            "STACK_PYTHON": sys.executable,
-            "CORRDIFF_ARCHIVE": f"{s3_url}/archive",
-            "CORRDIFF_HOURS": str(HOURS),
-            "CORRDIFF_STEPS": "60",
-            "CORRDIFF_WAIT": "0.1",
-            "CORRDIFF_ALERT_URL": webhook.url,
-            "PREFECT_WORKER_QUERY_SECONDS": "1",
-            "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
-        }
-    )
-    document = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())
-    document["deployments"] = [one for one in document["deployments"] if one["name"] == "hourly"]
-    document["deployments"][0]["schedules"][0]["cron"] = "* * * * *"
-    document["deployments"][0]["parameters"] = {}
-    (tmp_path / "prefect.yaml").write_text(yaml.safe_dump(document))
-    yield Service(home, own, tmp_path)
-    stop = [sys.executable, str(REPOSITORY / "infra" / "stack"), "stop"]
-    subprocess.run(stop, env=own, capture_output=True, timeout=300, check=True)
-    shutil.rmtree(home)
-
-
-def killed(process: psutil.Process) -> None:
-    """The process and all that it started, killed at once."""
-    for one in [*process.children(recursive=True), process]:
-        one.send_signal(signal.SIGKILL)
+    with service_of(environment | aws | own, tmp_path) as made:
+        yield made
 
 
 @needs_postgres
-@pytest.mark.slow
+@pytest.mark.service
 @pytest.mark.timeout(1800)
 def test_every_hour_is_there_and_right_whatever_befalls_the_service(
     service: Service, gfs: Gfs, series: Series, corrdiff: Corrdiff, faulty: FaultyServer, webhook: Webhook, s3_url: str
@@ -128,7 +53,7 @@ def test_every_hour_is_there_and_right_whatever_befalls_the_service(
     service.stack("start")
     assert "made" in service.run("flows.cli", "ops", "bootstrap", "--late", "1.3", "--silent", "0.8")
     time.sleep(max(0.0, (start - utc_now()).total_seconds() - 40))
-    service.run("prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(service.checkout / "prefect.yaml"))
+    service.deploy({"hourly": {}})
     archive = Archive(f"{s3_url}/archive")
 
     # The first hour: its cycle is late, the one before stands in and is flagged.

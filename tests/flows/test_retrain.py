@@ -100,6 +100,7 @@ def test_a_better_candidate_takes_production_and_the_history_says_why(
     assert models.promote("small", 2, {"why": "again"}).ref == "small@2"
 
 
+@pytest.mark.service
 def test_a_candidate_that_is_no_better_is_rejected_and_production_stays(
     run: Any, models: Registry, small_checkpoint: Path, tmp_path: Path
 ) -> None:
@@ -128,6 +129,7 @@ def test_an_event_within_a_day_of_the_last_verdict_is_passed_over_with_a_word(ru
     assert len(models.versions("small")) == 1
 
 
+@pytest.mark.service
 def test_a_schedule_without_new_truth_is_passed_over_with_a_word(run: Any, models: Registry) -> None:
     run()
     result = run(least_new=24)
@@ -136,6 +138,7 @@ def test_a_schedule_without_new_truth_is_passed_over_with_a_word(run: Any, model
     assert later["candidate"] == "small@2"
 
 
+@pytest.mark.service
 def test_run_again_after_a_stop_goes_on_with_the_same_candidate(
     run: Any, models: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,6 +187,7 @@ def test_an_empty_period_is_named_before_anything_is_trained(run: Any, models: R
     assert models.names() == []
 
 
+@pytest.mark.service
 def test_a_training_that_fails_is_named_with_its_last_words(run: Any, tmp_path: Path, preset: str) -> None:
     wrong = tmp_path / "wrong.toml"
     wrong.write_text(toml(replace(PRESET, learning_rate=1e30).to_dict()))

@@ -12,7 +12,7 @@ import pytest
 
 from tests.faults import AFTER, BEFORE, FORBIDDEN
 from tests.flows.flow_cases import INIT
-from tests.flows.test_deployment import Server, running, until
+from tests.flows.prefect_server import Server, running, until
 
 PREFECT = [sys.executable, "-m", "prefect"]
 PLANTED = {
@@ -35,6 +35,7 @@ def server(environment: dict[str, str], tmp_path: Path) -> Iterator[Server]:
         yield made
 
 
+@pytest.mark.service
 @pytest.mark.skipif("TEST_S3_ENDPOINT" in os.environ, reason="the planted key is no key of a real server's")
 @pytest.mark.timeout(400)
 def test_planted_credentials_are_nowhere(server, gfs, faulty, s3_url, tmp_path):

@@ -44,6 +44,7 @@ def preset(tmp_path):
     return str(path)
 
 
+@pytest.mark.service
 def test_a_training_from_the_command_line(preset, tmp_path):
     out = tmp_path / "run"
     command = [

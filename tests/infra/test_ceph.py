@@ -18,7 +18,7 @@ from infra.bare_metal.processes import marked
 PACKAGES = Path(os.environ.get("CEPH_HOME", "~/.cache/corrdiff-ceph")).expanduser() / "unpacked"
 
 
-@pytest.mark.slow
+@pytest.mark.service
 @pytest.mark.skipif(not PACKAGES.exists(), reason="Ceph's packages were not fetched yet: make test-s3")
 def test_objects_outlive_a_server_that_was_killed():
     home = tempfile.mkdtemp(prefix="stack-")

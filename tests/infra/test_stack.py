@@ -63,7 +63,7 @@ def left(home: Path) -> list[int]:
 
 
 @needs_postgres
-@pytest.mark.slow
+@pytest.mark.service
 @pytest.mark.timeout(600)
 def test_it_starts_heals_is_backed_up_stops_and_comes_back_elsewhere(environment, tmp_path):
     home = Path(environment["STACK_HOME"])

@@ -3,6 +3,7 @@
 import tomllib
 from dataclasses import asdict, fields, replace
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from corrdiff_core.model.unet_config import UNetConfig
 from corrdiff_core.train import PRESETS, Preset, networks, read_preset
 from tests.small_domain import PRESET, SMALL
 
+REPOSITORY = Path(__file__).resolve().parents[3]
 DEMO, MINI, FULL = (read_preset(name) for name in PRESETS)
 TEXT = (files("corrdiff_core.train") / "presets" / "demo.toml").read_text()
 
@@ -29,14 +31,13 @@ class TestThePackage:
     def test_its_presets_are_named_as_they_are_called(self):
         assert [preset.name for preset in (DEMO, MINI, FULL)] == ["demo", "mini", "taiwan"]
 
-    def test_demo_is_what_the_demo_checkpoint_was_trained_with(self):
+    def test_the_demo_checkpoint_was_trained_as_its_file_says_and_can_be_again(self):
         manifest = read_manifest(str(files("corrdiff_core") / "demo"))
-        stored = manifest.training["preset"]
-        changed = ("bfloat16", "defaults")  # how it is sampled was settled after the training
-        common = {name: value for name, value in DEMO.to_dict().items() if name in stored and name not in changed}
-        assert DEMO.defaults == manifest.defaults
-        assert len(common) > 10
-        assert common == {name: stored[name] for name in common}
+        refined = read_preset(str(REPOSITORY / "docs" / "demo-refine.toml"))
+        assert manifest.training["preset"] == refined.to_dict()
+        assert manifest.defaults == refined.defaults == DEMO.defaults
+        assert networks(refined, TAIWAN) == networks(DEMO, TAIWAN) == (manifest.regression, manifest.diffusion)
+        assert manifest.training["initial"].startswith("demo-")
 
     def test_taiwan_has_the_published_networks_and_two_invariants_more(self):
         """Parameters as in the published checkpoints; each invariant is 3 x 3 weights more in each of 128 channels."""
