@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from flows.models import Models
 from flows.terminal import run_flow
 
 app = typer.Typer(help="Operations: see infra/README.md.", no_args_is_help=True)
@@ -53,3 +54,43 @@ def janitor(
 ) -> None:
     """Remove old forecasts, put away runs that are dead, free limits that nobody holds."""
     run_flow("janitor", {"archive": archive, "keep": keep, "patience": patience, "dry_run": dry_run})
+
+
+@app.command()
+def metrics(
+    archive: Annotated[str | None, typer.Option(help="Directory or fsspec URL of the archive [./archive].")] = None,
+    source: Annotated[str | None, typer.Option(help="Whose forecasts are operations [gfs].")] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="REF", help="What hourly runs use [the demo checkpoint].")
+    ] = None,
+    models: Models = None,
+    textfile: Annotated[
+        str | None, typer.Option(metavar="FILE.prom", help="Write once, for the node exporter's textfile collector.")
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="Answer Prometheus there, until stopped.")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    hours: Annotated[int, typer.Option(min=1, help="Of the past that are looked at.")] = 24,
+    sizes: Annotated[bool, typer.Option("--sizes", help="Also what all series take; lists every object.")] = False,
+) -> None:
+    """Tell Prometheus what is there, missing and late: from the archive, and from Prefect's server where one is set."""
+    from flows.api import quieten
+
+    quieten()
+    from datetime import timedelta
+
+    from prefect.settings import get_current_settings
+
+    from corrdiff_core.errors import ConfigurationError
+    from flows.metrics import Watch, serve_metrics, write_metrics
+    from flows.server_metrics import server_gauges
+    from flows.settings import Settings
+
+    if (textfile is None) == (port is None):
+        raise ConfigurationError("metrics for whom? give either --textfile FILE.prom or --port, such as 9464")
+    settings = Settings.of(archive=archive, source=source, model=model, models=models)
+    server = server_gauges if get_current_settings().api.url else None
+    watch = Watch(settings, timedelta(hours=hours), sizes, server)
+    if textfile is not None:
+        write_metrics(watch, textfile)
+    elif port is not None:
+        serve_metrics(watch, host, port, typer.echo)
