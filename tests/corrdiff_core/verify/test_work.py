@@ -307,7 +307,7 @@ def test_killed_at_any_step_and_run_again_ends_in_the_same_bytes(tmp_path):
         whole = contents(str(tmp_path / "whole"))
         assert int(steps) > 60
         assert len(whole) > 60
-        for last in (1, 30, 66, int(steps) - 12, int(steps) - 1):
+        for last in (30, int(steps) - 12, int(steps) - 1):
             url = tmp_path / f"killed{last}"
             assert killed(url, last) == (-signal.SIGKILL, "-")
             rows = Rows(str(url), FORECAST)
