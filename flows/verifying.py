@@ -194,5 +194,5 @@ def _each(values: Any) -> str:
 
 
 def _largest(z: Any) -> str:
-    at = int(abs(z).fillna(-1).values.argmax())
+    at = int(np.argmax(np.nan_to_num(np.abs(z.values), nan=-1)))
     return f"{z.channel.values[at]} {float(z[at]):+.1f}"

@@ -125,7 +125,7 @@ def draw_lines(axes: Axes, values: xr.DataArray, at: Array, bounds: Iterable[flo
     largest = float(np.nanmax(values))
     for bound in bounds:
         axes.axhline(bound, color="0.55", linewidth=1, linestyle=(0, (4, 3)))
-    axes.set_ylim(0, 1.3 * max(largest, *bounds))
+    axes.set_ylim(0, 1.3 * max([largest, *bounds]))
     if legend:
         _legend(axes, columns=4)
     return True

@@ -23,7 +23,7 @@ from corrdiff_core.verify.windows import by_lead
 
 # Pixels, but for the first.
 _DPI, _LEFT, _HEADER, _WIDE, _HIGH, _GAP, _ROW, _BELOW = 100, 108, 138, 330, 156, 84, 186, 322
-_NO_TRUTH = "no truth yet"
+_NO_TRUTH = "no 2-km truth yet"
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class _Page:
         windows = shown.windows
         counts = {name: int(windows[name].sum()) for name in ("checked", "scored", "analyzed")}
         words = [
-            f"{len(shown.starts)} windows of {_hours(shown.length)} from {shown.starts[0]:%d %b %Y}",
+            f"windows of {_hours(shown.length)} from {shown.starts[0]:%d %b %Y}",
             f"{counts['checked']} slots of {windows.attrs['members']} members",
             f"{counts['scored']} scored beside 2-km truth",
             *([f"{counts['analyzed']} compared with an analysis"] if counts["analyzed"] else []),
@@ -196,7 +196,7 @@ def _draw_skill(axes: Axes, windows: xr.Dataset, at: Any, variable: str) -> bool
         axes.set_ylabel("Brier over “never”", fontsize=9, labelpad=2)
     else:
         diagrams.draw_share(axes, windows, at)
-        axes.set_ylabel("share of members, points", fontsize=9, labelpad=2)
+        axes.set_ylabel("share of points", fontsize=9, labelpad=2)
     return True
 
 
@@ -245,6 +245,8 @@ def _draw_input_error(page: _Page, shown: Shown) -> None:
         _draw_table(page, axes, shown, values, max(0.1, float(np.nanmax(values))), "YlOrBr", set())
     else:
         diagrams.empty(axes, "the model's statistics are not at hand")
+    if "analysis_rmse" not in shown.windows:
+        return
     beside = page.below(1, 2)
     _title(beside, "mean beside analysis, RMS in scales")
     _draw_scales(beside, shown, shown.windows.analysis_rmse, ())

@@ -22,8 +22,11 @@ from corrdiff_core.errors import ArchiveError, ConfigurationError
 from corrdiff_core.nature_era5 import write_arco
 from corrdiff_core.verify.layout import ANALYZED, CHECKED, SCORED
 from corrdiff_core.verify.measures import Archived, checked, scored
+from corrdiff_core.verify.panel import Shown, draw
 from corrdiff_core.verify.store import Rows
 from corrdiff_core.verify.truth import is_analysis
+from corrdiff_core.verify.verdict import Rules, judge
+from corrdiff_core.verify.windows import by_window, history
 from corrdiff_core.verify.work import Done, plan
 from tests.verify_cases import (
     DOMAIN,
@@ -191,6 +194,12 @@ def test_beside_an_analysis_that_is_not_whole_yet(url, tmp_path):
     assert row.input_squared_error.sel(channel="t2m").item() == pytest.approx((off**2).mean(), rel=1e-4)
     write_arco(era5, INIT + 2 * HOUR, INIT + 3 * HOUR, area=AREA)
     assert verified(given) == Done(compared=1)
+    rows = history(given.rows, HOUR, 5, 60)
+    windows = by_window(rows, HOUR, given.statistics)
+    assert windows.input_rmse.sel(channel="t2m").values[1] == pytest.approx(
+        np.sqrt((off**2).mean()) / 5.273516, rel=1e-4
+    )
+    assert draw(Shown(FORECAST, rows, windows, HOUR, Rules(), judge(windows))).startswith(b"\x89PNG")
 
 
 def test_the_statistics_are_kept_once_the_manifest_is_at_hand(url):
@@ -307,7 +316,7 @@ def test_killed_at_any_step_and_run_again_ends_in_the_same_bytes(tmp_path):
         whole = contents(str(tmp_path / "whole"))
         assert int(steps) > 60
         assert len(whole) > 60
-        for last in (1, 30, 66, int(steps) - 12, int(steps) - 1):
+        for last in (30, int(steps) - 12, int(steps) - 1):
             url = tmp_path / f"killed{last}"
             assert killed(url, last) == (-signal.SIGKILL, "-")
             rows = Rows(str(url), FORECAST)
