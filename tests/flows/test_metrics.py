@@ -31,7 +31,7 @@ from tests.flows.prefect_server import Server
 from tests.flows.test_janitor import Runs
 
 UNITS = ("_seconds", "_bytes", "_per_second")
-COUNTS = "up|info|slots(_\\w+)?|hours_\\w+|flow_runs|workers_online|objects"
+COUNTS = "up|info|slots(_\\w+)?|valid_times_\\w+|flow_runs|workers_online|objects"
 
 
 class Read:
@@ -86,7 +86,7 @@ def test_an_hour_of_a_stand_in_cycle_is_told_as_it_was(
     assert read.of("corrdiff_slots_published", source="gfs", model=series.model) == 3
     assert read["corrdiff_slots_fallback"] == 3
     # At 13:30 the hours from the first slot, 12, to that of the window of the run at 12, 14, have been due for an hour.
-    assert (read["corrdiff_hours_due"], read["corrdiff_hours_missing"]) == (3, 0)
+    assert (read["corrdiff_valid_times_due"], read["corrdiff_valid_times_missing"]) == (3, 0)
     # The cycle of 06 was there at 09:45; so the slot of 12 was due at 10, that of 14 at 12. The run was just now.
     assert read["corrdiff_worst_slot_lateness_seconds"] == pytest.approx(3.5 * 3600, abs=120)
     assert read["corrdiff_newest_slot_lateness_seconds"] == pytest.approx(1.5 * 3600, abs=120)
@@ -109,7 +109,7 @@ def test_an_hour_of_a_stand_in_cycle_is_told_as_it_was(
     look = made.settings.model_copy(update={"clock": clock(now), "hours": 3})
     write_metrics(Watch(look, 24 * HOUR), str(told))
     read = Read(told.read_text())
-    assert (read["corrdiff_hours_due"], read["corrdiff_hours_missing"]) == (3, 1)
+    assert (read["corrdiff_valid_times_due"], read["corrdiff_valid_times_missing"]) == (3, 1)
     assert read["corrdiff_slots_published"] == 2
     assert "corrdiff_series_objects" not in read
 

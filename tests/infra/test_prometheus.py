@@ -6,12 +6,30 @@ import subprocess
 
 import pytest
 import yaml
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.registry import Collector
 
-from flows.gauges import GAUGES
+from flows.gauges import GAUGES, Gauges
 from tests.flows.flow_cases import REPOSITORY
 
 FOLDER = REPOSITORY / "infra" / "prometheus"
+PROMTOOL = shutil.which("promtool") or ""
 RULES = yaml.safe_load((FOLDER / "alerts.yaml").read_text())["groups"][0]["rules"]
+needs_promtool = pytest.mark.skipif(not PROMTOOL, reason="promtool is not there: Debian's package prometheus has it")
+
+
+class Constant(Collector):
+    """One sample of every metric, always the same."""
+
+    def collect(self):
+        gauges = Gauges()
+        for name, (labels, _) in GAUGES.items():
+            gauges.set(name, 1, *labels)
+        return gauges.families()
+
+
+def promtool(*arguments, **options):
+    return subprocess.run([PROMTOOL, *arguments], cwd=FOLDER, capture_output=True, text=True, check=False, **options)
 
 
 def test_rules_ask_for_metrics_and_labels_that_there_are():
@@ -35,10 +53,18 @@ def test_rules_have_an_urgency_and_a_place_in_the_run_book():
         assert anchor in anchors, rule["alert"]
 
 
-@pytest.mark.skipif(
-    shutil.which("promtool") is None, reason="promtool is not there: Debian's package prometheus has it"
-)
+@needs_promtool
 @pytest.mark.parametrize("arguments", [("check", "rules", "alerts.yaml"), ("test", "rules", "alerts_test.yaml")])
-def test_promtool_agrees(arguments):
-    done = subprocess.run(["promtool", *arguments], cwd=FOLDER, capture_output=True, text=True, check=False)  # noqa: S607
+def test_promtool_agrees_with_the_rules(arguments):
+    done = promtool(*arguments)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@needs_promtool
+def test_promtool_has_nothing_to_say_on_the_metrics():
+    registry = CollectorRegistry()
+    registry.register(Constant())
+    text = generate_latest(registry).decode()
+    assert all(f"# TYPE {name} gauge" in text for name in GAUGES)
+    done = promtool("check", "metrics", input=text)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
