@@ -19,6 +19,7 @@ from corrdiff_core.variables import OUTPUT
 Array = NDArray[Any]
 
 VARIABLE_COLORS = {"mrr": "#6a51a3", "t2m": "#cc4c02", "u10m": "#2b7bba", "v10m": "#238b45"}
+RARE = 1e-4  # share of points below which a Brier score over "never" says nothing
 MARK = "#f6c9c4"  # behind a window whose bound is broken
 _DRAWN: dict[str, Any] = {"linewidth": 1.6, "marker": "o", "markersize": 3.5}
 
@@ -61,18 +62,27 @@ def draw_ratio(axes: Axes, along: xr.Dataset, at: Array, variable: str) -> bool:
 def draw_brier(axes: Axes, along: xr.Dataset, at: Array) -> bool:
     """Brier score over that of never foreseeing the event, which is how often it came; whether there is any."""
     shown = False
-    axes.axhline(1, color="black", linewidth=1)
     for threshold, color in zip(THRESHOLDS, THRESHOLD_COLORS, strict=True):
         came = along.sel(threshold=threshold)
-        values = (came.brier / came.observed_share.where(came.observed_share > 0)).values
+        values = (came.brier / came.observed_share.where(came.observed_share >= RARE)).values
         if np.isfinite(values).any():
             axes.plot(at, values, color=color, label=f"{threshold:g} dBZ", **_DRAWN)
             shown = True
     if shown:
-        low, high = axes.get_ylim()
-        axes.set_ylim(min(0, low), max(1.2, 1.25 * high))
+        axes.axhline(1, color="black", linewidth=1)
+        axes.set_ylim(0, min(3.0, max(1.4, 1.25 * axes.get_ylim()[1])))
         _legend(axes)
     return shown
+
+
+def draw_share(axes: Axes, along: xr.Dataset, at: Array) -> None:
+    """The share of members and points at or above each threshold, which needs no truth."""
+    for threshold, color in zip(THRESHOLDS, THRESHOLD_COLORS, strict=True):
+        axes.plot(
+            at, along.reflectivity_share.sel(threshold=threshold), color=color, label=f"{threshold:g} dBZ", **_DRAWN
+        )
+    axes.set_ylim(0, max(0.01, 1.3 * float(along.reflectivity_share.max())))
+    _legend(axes)
 
 
 def draw_spread_skill(axes: Axes, along: xr.Dataset, at: Array, variable: str, bounds: tuple[float, float]) -> bool:
@@ -165,6 +175,7 @@ def empty(axes: Axes, why: str) -> None:
     """Axes that say why there is nothing in them."""
     axes.text(0.5, 0.5, why, transform=axes.transAxes, ha="center", va="center", fontsize=10, color="0.45")
     axes.set(yticks=[])
+    axes.tick_params(labelbottom=False, bottom=False)
     axes.grid(visible=False)
 
 

@@ -11,13 +11,14 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from corrdiff_core.archive import Series
 from corrdiff_core.evaluate.diagrams import plain
 from corrdiff_core.evaluate.one_time import REFLECTIVITY
 from corrdiff_core.variables import OUTPUT
 from corrdiff_core.verify import diagrams
-from corrdiff_core.verify.verdict import Rules, Verdict
+from corrdiff_core.verify.verdict import Rules, Verdict, of_weather_left_out
 from corrdiff_core.verify.windows import by_lead
 
 # Pixels, but for the first.
@@ -126,15 +127,12 @@ class _Page:
             *([f"{counts['analyzed']} compared with an analysis"] if counts["analyzed"] else []),
             *([shown.note] if shown.note else []),
         ]
-        verdict = f"degraded: {'; '.join(shown.verdict.reasons)}" if shown.verdict.degraded else "within all bounds"
         color = "#b0123b" if shown.verdict.degraded else "#23703a"
-        self.write(
-            _LEFT, 26, f"Verification of {shown.series.source} · {shown.series.model}", fontsize=17, weight="bold"
-        )
+        title = f"Verification of {shown.series.source} · {shown.series.model}"
+        self.write(_LEFT, 26, title, fontsize=17, weight="bold")
         self.write(_LEFT, 54, " · ".join(words), fontsize=11)
-        lines = wrap(verdict, self.width // 8)
-        text = lines[0] + (" ..." if len(lines) > 1 else "")
-        self.write(_LEFT, 76, text, fontsize=11, color=color, weight="bold")
+        for line, text in enumerate(wrap(_in_short(shown), self.width // 10)[:2]):
+            self.write(_LEFT, 76 + 18 * line, text, fontsize=11, color=color, weight="bold")
         fourth = "CRPS by lead time, h" if shown.series.kind == "forecast" else "rank of the truth"
         titles = ("CRPS", "CRPS over the interpolated input's error", "spread over skill", fourth)
         for column, title in enumerate(titles):
@@ -152,13 +150,24 @@ class _Page:
     def below(self, row: int, column: int, columns: int = 1) -> Axes:
         """Under the rows of variables."""
         top = _HEADER + self.rows * _ROW + 34 + row * _BELOW + 30
-        width = columns * (_WIDE + _GAP) - _GAP
+        width = columns * (_WIDE + _GAP) - _GAP - (60 if columns > 1 else 0)  # room for a color bar
         return plain(self.axes(_LEFT + column * (_WIDE + _GAP), top, width, _BELOW - 78))
 
 
 def _hours(length: timedelta) -> str:
     days, rest = divmod(length, timedelta(days=1))
     return f"{length // timedelta(hours=1)} h" if rest else f"{days} d"
+
+
+def _in_short(shown: Shown) -> str:
+    """The verdict in one line: which variables, by which rules."""
+    if not shown.verdict.degraded:
+        return "within all bounds"
+    names: dict[str, list[str]] = {}
+    for finding in shown.verdict.worst:
+        names.setdefault(finding.name, []).append(finding.rule.replace("_", " "))
+    told = "; ".join(f"{name} ({', '.join(rules)})" for name, rules in names.items())
+    return f"degraded in {shown.rules.degraded} or more of {shown.rules.of} windows: {told}"
 
 
 def _title(axes: Axes, title: str) -> None:
@@ -183,10 +192,12 @@ def _by_window(axes: Axes, shown: Shown, last: bool, variable: str, rules: set[s
 def _draw_skill(axes: Axes, windows: xr.Dataset, at: Any, variable: str) -> bool:
     if variable != REFLECTIVITY:
         return diagrams.draw_ratio(axes, windows, at, variable)
-    drawn = diagrams.draw_brier(axes, windows, at)
-    if drawn:
+    if diagrams.draw_brier(axes, windows, at):
         axes.set_ylabel("Brier over “never”", fontsize=9, labelpad=2)
-    return drawn
+    else:
+        diagrams.draw_share(axes, windows, at)
+        axes.set_ylabel("share of members, points", fontsize=9, labelpad=2)
+    return True
 
 
 def _spread_skill(rules: Rules) -> _Draw:
@@ -228,14 +239,14 @@ def _draw_drift(page: _Page, shown: Shown) -> None:
 
 def _draw_input_error(page: _Page, shown: Shown) -> None:
     axes = page.below(1, 0, 2)
-    _title(axes, "input beside the analysis: root mean squared difference, scales")
+    _title(axes, "input beside analysis, RMS in scales")
     values = shown.windows.input_rmse
     if np.isfinite(values).any():
         _draw_table(page, axes, shown, values, max(0.1, float(np.nanmax(values))), "YlOrBr", set())
     else:
         diagrams.empty(axes, "the model's statistics are not at hand")
     beside = page.below(1, 2)
-    _title(beside, "ensemble mean beside the analysis, scales")
+    _title(beside, "mean beside analysis, RMS in scales")
     _draw_scales(beside, shown, shown.windows.analysis_rmse, ())
 
 
@@ -253,12 +264,13 @@ def _draw_table(
     box = axes.get_position()
     bar = page.figure.add_axes((box.x1 + 10 / page.width, box.y0, 11 / page.width, box.height))
     page.figure.colorbar(mesh, cax=bar, extend="both" if colors.startswith("RdBu") else "neither")
+    bar.yaxis.set_major_locator(MaxNLocator(6))
     bar.tick_params(labelsize=9, length=2, pad=2)
     diagrams.date_axis(axes, first, last, True)
 
 
 def _draw_consistency(axes: Axes, shown: Shown) -> None:
-    _title(axes, "ensemble mean beside its coarse input, scales")
+    _title(axes, "mean beside coarse input, RMS in scales")
     if "coarse_rmse" not in shown.windows:
         diagrams.empty(axes, "no output is an input")
         return
@@ -268,14 +280,14 @@ def _draw_consistency(axes: Axes, shown: Shown) -> None:
 
 def _draw_scales(axes: Axes, shown: Shown, values: xr.DataArray, bounds: tuple[float, ...]) -> None:
     if not diagrams.draw_lines(axes, values, shown.middles, bounds):
-        diagrams.empty(axes, "no whole cell of the input in the domain, or no statistics")
+        diagrams.empty(axes, "no whole cell of the input\nin the domain, or no statistics")
     diagrams.date_axis(axes, shown.starts[0], shown.starts[-1] + shown.length, True)
 
 
 def _draw_spread(axes: Axes, shown: Shown) -> None:
     """Over the reference's, where there is that; the windows of reference are at their own share of it."""
     _title(axes, "spread over its reference")
-    spread = shown.windows.spread
+    spread = of_weather_left_out(shown.windows.spread)
     first = spread.isel(window=slice(0, shown.rules.reference)).mean("window")
     if not diagrams.draw_lines(axes, spread / first, shown.middles, shown.rules.spread):
         diagrams.empty(axes, "one member has no spread")

@@ -111,10 +111,9 @@ class Rows:
         keys = {name: self._chunk(name, slot, np.ndim(given)) for name, given in values.items()}
         _each(lambda name: self._objects.put(keys[name], _bytes(values[name])), values)
         if told is not None:
-            name = (
-                compact(slot.valid_time) if slot.init_time is None else f"{compact(slot.init_time)}+{slot.lead_hours}"
-            )
-            key = f"{self._store(month)}/provenance/{stage.removesuffix('_at')}/{name}.json"
+            lead = "" if slot.init_time is None else f"+{slot.lead_hours:03d}"
+            name = f"{compact(slot.init_time or slot.valid_time)}{lead}.json"
+            key = f"{self._store(month)}/provenance/{stage.removesuffix('_at')}/{name}"
             self._objects.put(key, json.dumps(told, indent=1, allow_nan=False).encode())
         self._objects.put(self._chunk(stage, slot, 0), np.array(epoch_seconds(utc_now()), "<i8").tobytes())
 

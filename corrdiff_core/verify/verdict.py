@@ -10,6 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from corrdiff_core.errors import ConfigurationError
+from corrdiff_core.evaluate.one_time import REFLECTIVITY
 
 Float64 = NDArray[np.float64]
 
@@ -29,7 +30,8 @@ class Rules:
     Without truth:
 
     4. the mean z-score of no input's box mean is beyond `drift`, either way;
-    5. the spread of each variable lies within `spread` times that of the reference;
+    5. the spread of each variable but reflectivity, of which a dry week has none, lies within `spread` times that of
+       the reference;
     6. the root mean squared difference of ensemble mean and input on the input's cells is at most `coarse` scales.
 
     ConfigurationError for bounds that nothing can meet.
@@ -65,9 +67,7 @@ class Finding:
     windows: tuple[datetime, ...]
     values: tuple[float, ...]
     broken: tuple[bool | None, ...]
-
-    def degraded(self, rules: Rules) -> bool:
-        return k_of_n(self.broken, rules.degraded, rules.of)
+    too_often: bool
 
     def in_words(self, rules: Rules) -> str:
         known = [at for at, broken in enumerate(self.broken) if broken is not None][-rules.of :]
@@ -85,6 +85,11 @@ class Verdict:
     reasons: list[str]
     findings: tuple[Finding, ...] = ()
     numbers: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def worst(self) -> list[Finding]:
+        """Those that make it degraded."""
+        return [finding for finding in self.findings if finding.too_often]
 
     @property
     def broken(self) -> dict[datetime, list[Finding]]:
@@ -111,7 +116,7 @@ def judge(windows: xr.Dataset, rules: Rules | None = None) -> Verdict:
     """The verdict on `windows.by_window`, which begin with those of reference."""
     rules = rules or Rules()
     findings = tuple(_findings(windows, rules))
-    worst = [finding for finding in findings if finding.degraded(rules)]
+    worst = [finding for finding in findings if finding.too_often]
     numbers = {
         "rules": asdict(rules),
         "windows": [f"{start:%Y-%m-%dT%H}Z" for start in _starts(windows)][-rules.of :],
@@ -138,7 +143,8 @@ def _findings(windows: xr.Dataset, rules: Rules) -> Iterator[Finding]:
             with np.errstate(invalid="ignore"):
                 bad = breaks(column)
             broken = tuple(bool(b) if np.isfinite(v) else None for v, b in zip(column, bad, strict=True))
-            yield Finding(rule, words, str(name), _starts(windows), tuple(map(float, column)), broken)
+            too_often = k_of_n(broken, rules.degraded, rules.of)
+            yield Finding(rule, words, str(name), _starts(windows), tuple(map(float, column)), broken, too_often)
 
     low, high = rules.spread_skill
     least, most = rules.spread
@@ -151,11 +157,16 @@ def _findings(windows: xr.Dataset, rules: Rules) -> Iterator[Finding]:
     words = f"a mean z-score within {rules.drift:g} is asked"
     yield from bound("drift", words, windows.z_mean, lambda v: np.abs(v) > rules.drift)
     words = f"a spread of {least:g} to {most:g} times the reference's is asked"
-    spread = over_reference(windows.spread, rules)
+    spread = over_reference(of_weather_left_out(windows.spread), rules)
     yield from bound("spread", words, spread, lambda v: (v < least) | (v > most))
     if "coarse_rmse" in windows:
         words = f"a difference from the coarse input of {rules.coarse:g} scales or less is asked"
         yield from bound("coarse", words, windows.coarse_rmse, lambda v: v > rules.coarse)
+
+
+def of_weather_left_out(spread: xr.DataArray) -> xr.DataArray:
+    """Without reflectivity: how much of it there is, and so its spread, is the weather's."""
+    return spread.sel(variable=[name != REFLECTIVITY for name in spread["variable"].values])
 
 
 def over_reference(values: xr.DataArray, rules: Rules) -> xr.DataArray:

@@ -29,7 +29,7 @@ def test_a_degraded_model_is_replaced_and_the_next_hour_uses_the_new_one(
 ) -> None:
     models, archive = Registry(str(tmp_path / "models")), Archive(str(tmp_path / "archive"))
     models.add("small", writer(load_checkpoint(str(small_checkpoint))))  # untrained, so worse than interpolation
-    built(tmp_path / "truth", datetime(2021, 1, 29), datetime(2021, 2, 1))
+    built(tmp_path / "truth", datetime(2021, 6, 4), datetime(2021, 6, 7))  # weather of the season
     (tmp_path / "small.toml").write_text(toml(PRESET.to_dict()))
     gfs.put(INIT, *range(4, 40))
     begin = utc_now() + timedelta(minutes=1)
@@ -46,7 +46,7 @@ def test_a_degraded_model_is_replaced_and_the_next_hour_uses_the_new_one(
     retraining = {
         "name": "small",
         "preset": str(tmp_path / "small.toml"),
-        "test_start": "2021-01-30T00",
+        "test_start": "2021-06-05T00",
         "times": 4,
         "members": 2,
         "rules": {"spread_skill": [0.0, 1e9], "days": 2, "margin": 1e9},

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from corrdiff_core.archive.archive import Archive
 from corrdiff_core.archive.layout import Series
@@ -95,6 +96,7 @@ def test_every_hour_is_there_and_right_whatever_befalls_the_service(
     _equal_to_an_undisturbed_run(archive, series, corrdiff, gfs)
     flagged = {slot for slot in archive.published(series, EARLIER) if archive.provenance(series, slot)["fallback"]}
     assert {slot.valid_time for slot in flagged} >= {FIRST + n * HOUR for n in range(HOURS)}
+    _metrics_are_right(service, archive, series)
     for subject in (
         "[page] late hour",
         "[note] late hour: over",
@@ -119,3 +121,23 @@ def _equal_to_an_undisturbed_run(archive: Archive, series: Series, corrdiff: Cor
         assert len(names) > 20
         different = [name for name in sorted(names) if ours.get(name) != theirs.get(name)]
         assert not different
+
+
+def _metrics_are_right(service: Service, archive: Archive, series: Series) -> None:
+    file = service.home / "corrdiff.prom"
+    service.run("flows.cli", "ops", "metrics", "--textfile", str(file))
+    samples = [sample for family in text_string_to_metric_families(file.read_text()) for sample in family.samples]
+
+    def value(name: str, **labels: str) -> float:
+        (found,) = [one.value for one in samples if one.name == name and labels.items() <= one.labels.items()]
+        return found
+
+    made = [slot for init in (EARLIER, LATE) for slot in archive.published(series, init)]
+    flagged = [slot for slot in made if archive.provenance(series, slot)["fallback"]]
+    assert value("corrdiff_archive_up") == value("corrdiff_server_up") == 1
+    assert value("corrdiff_slots_published", model=series.model) == len(made)
+    assert value("corrdiff_slots_fallback", model=series.model) == len(flagged) > 0
+    assert value("corrdiff_limit_slots", limit="corrdiff-gpu") == 1
+    assert value("corrdiff_limit_slots_taken", limit="corrdiff-gpu") == 0
+    assert value("corrdiff_stage_seconds", stage="sample", model=series.model) > 0
+    assert value("corrdiff_worst_slot_lateness_seconds", model=series.model) > 0
