@@ -14,11 +14,11 @@ GAUGES: dict[str, tuple[tuple[str, ...], str]] = {
     "corrdiff_server_up": ((), "Whether Prefect's server answered. Absent where PREFECT_API_URL is not set."),
     "corrdiff_slots_published": (_SERIES, "Slots published within the period (24 h by default)."),
     "corrdiff_slots_fallback": (_SERIES, "Of the slots published within the period, those of a stand-in cycle."),
-    "corrdiff_hours_due": (
+    "corrdiff_valid_times_due": (
         ("source",),
         "Valid hours, from the period's begin (or the first slot) to the window's end, due since an hour.",
     ),
-    "corrdiff_hours_missing": (("source",), "Of the valid hours due, those that no model has a slot of."),
+    "corrdiff_valid_times_missing": (("source",), "Of the valid hours due, those that no model has a slot of."),
     "corrdiff_newest_slot_age_seconds": (_SERIES, "Since the newest publication of a slot."),
     "corrdiff_newest_valid_ahead_seconds": (_SERIES, "From now to the newest valid time; negative once it is past."),
     "corrdiff_newest_slot_lateness_seconds": (_SERIES, "From when the newest publication was due to when it came."),

@@ -102,8 +102,8 @@ def operations(gauges: Gauges, census: Census, settings: Settings, period: timed
     lately = census.lately(source.name, since, now + (hours + 1) * HOUR)
     made, there = lately.made, {one.slot.valid_time for one in lately.made}
     wanted = [time for time in expected(source, since, now, hours) if lately.first and time >= lately.first]
-    gauges.set("corrdiff_hours_due", len(wanted), source.name)
-    gauges.set("corrdiff_hours_missing", len([time for time in wanted if time not in there]), source.name)
+    gauges.set("corrdiff_valid_times_due", len(wanted), source.name)
+    gauges.set("corrdiff_valid_times_missing", len([time for time in wanted if time not in there]), source.name)
     latest = census.archive.latest(source.name)
     if latest is not None:
         gauges.set("corrdiff_latest_age_seconds", now - settings.time.at(latest.written), source.name)

@@ -1,5 +1,6 @@
 """`corrdiff ops metrics` on archives that real runs filled, read by Prometheus' own parser."""
 
+import asyncio
 import re
 import threading
 from datetime import datetime, timedelta
@@ -7,6 +8,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
+from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
@@ -21,6 +23,7 @@ from flows.gauges import GAUGES, Gauges
 from flows.metrics import Watch, serve_metrics, write_metrics
 from flows.server_metrics import server_gauges
 from flows.settings import Settings
+from flows.slots import fetch_slot, generate_slot, open_run
 from tests.archive_cases import run
 from tests.conftest import reach_s3
 from tests.flows.flow_cases import INIT, Corrdiff, Gfs
@@ -28,7 +31,7 @@ from tests.flows.prefect_server import Server
 from tests.flows.test_janitor import Runs
 
 UNITS = ("_seconds", "_bytes", "_per_second")
-COUNTS = "up|info|slots(_\\w+)?|hours_\\w+|flow_runs|workers_online|objects"
+COUNTS = "up|info|slots(_\\w+)?|valid_times_\\w+|flow_runs|workers_online|objects"
 
 
 class Read:
@@ -56,25 +59,34 @@ def clock(nominal: datetime) -> str:
     return f"{nominal.isoformat()}@{utc_now().isoformat(timespec='seconds')}"
 
 
+async def heartbeat(worker: str) -> None:
+    async with get_client() as client:
+        await client.send_worker_heartbeat("corrdiff", worker, heartbeat_interval_seconds=30)
+
+
 def test_an_hour_of_a_stand_in_cycle_is_told_as_it_was(
     gfs: Gfs, corrdiff: Corrdiff, archive: Archive, series: Series, small_checkpoint: Path, tmp_path: Path
 ) -> None:
     gfs.put(INIT, 6, 7, 8)
-    at = INIT + 6 * HOUR  # whose own cycle is not there
-    made = corrdiff("hourly", "--at", at.isoformat(), "--hours", "3")
-    assert made.returncode == 0, made.stderr
+    made = open_run(Settings.of(archive=archive.url, model=str(small_checkpoint), source_url=str(gfs.root)))
+    slots = [Slot.forecast(INIT, lead * HOUR) for lead in (6, 7, 8)]
+    for slot in slots:
+        fetch_slot(made, slot)
+        generate_slot(made, slot, fallback="gfs 20250801T12Z is overdue")
+    archive.update_latest(series, slots)
+    at = INIT + 6 * HOUR
     told = tmp_path / "corrdiff.prom"
     now = at + timedelta(hours=1, minutes=30)
     done = corrdiff("ops", "metrics", "--textfile", str(told), "--sizes", CORRDIFF_CLOCK=clock(now), CORRDIFF_HOURS="3")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert [path.name for path in tmp_path.glob("corrdiff.prom*")] == ["corrdiff.prom"]
-    read, slots = Read(told.read_text()), [Slot.forecast(INIT, lead * HOUR) for lead in (6, 7, 8)]
+    read = Read(told.read_text())
     provenance = [archive.provenance(series, slot) for slot in slots]
     assert (read["corrdiff_archive_up"], read["corrdiff_model_up"]) == (1, 1)
     assert read.of("corrdiff_slots_published", source="gfs", model=series.model) == 3
     assert read["corrdiff_slots_fallback"] == 3
     # At 13:30 the hours from the first slot, 12, to that of the window of the run at 12, 14, have been due for an hour.
-    assert (read["corrdiff_hours_due"], read["corrdiff_hours_missing"]) == (3, 0)
+    assert (read["corrdiff_valid_times_due"], read["corrdiff_valid_times_missing"]) == (3, 0)
     # The cycle of 06 was there at 09:45; so the slot of 12 was due at 10, that of 14 at 12. The run was just now.
     assert read["corrdiff_worst_slot_lateness_seconds"] == pytest.approx(3.5 * 3600, abs=120)
     assert read["corrdiff_newest_slot_lateness_seconds"] == pytest.approx(1.5 * 3600, abs=120)
@@ -94,9 +106,10 @@ def test_an_hour_of_a_stand_in_cycle_is_told_as_it_was(
     assert read.of("corrdiff_model_info", name="small", identity=identity, ref=str(small_checkpoint)) == 1
     assert "corrdiff_server_up" not in read
     (tmp_path / "archive" / series.store_key(INIT) / "generated_at" / "c" / "7").unlink()
-    corrdiff("ops", "metrics", "--textfile", str(told), CORRDIFF_CLOCK=clock(now), CORRDIFF_HOURS="3")
+    look = made.settings.model_copy(update={"clock": clock(now), "hours": 3})
+    write_metrics(Watch(look, 24 * HOUR), str(told))
     read = Read(told.read_text())
-    assert (read["corrdiff_hours_due"], read["corrdiff_hours_missing"]) == (3, 1)
+    assert (read["corrdiff_valid_times_due"], read["corrdiff_valid_times_missing"]) == (3, 1)
     assert read["corrdiff_slots_published"] == 2
     assert "corrdiff_series_objects" not in read
 
@@ -168,7 +181,8 @@ def test_the_server_is_told_of_and_so_is_its_absence(
         runs.make("PENDING", "RUNNING", last)
     runs.make("PENDING", "RUNNING")
     runs.make("PENDING")
-    server.call("work_pools/corrdiff/workers/heartbeat", {"name": "one", "heartbeat_interval_seconds": 30})
+    with temporary_settings({PREFECT_API_URL: server.api}):
+        asyncio.run(heartbeat("one"))
     server.call("v2/concurrency_limits/increment", {"names": ["corrdiff-gpu"], "slots": 1, "mode": "concurrency"})
     read = told()
     for state in ("Completed", "Failed", "Running", "Pending"):
