@@ -160,6 +160,7 @@ def test_scrapes_within_a_minute_are_answered_from_memory(
     assert scrape()["corrdiff_slots_published"] == 2
 
 
+@pytest.mark.service
 @pytest.mark.timeout(300)
 def test_the_server_is_told_of_and_so_is_its_absence(
     server: Server, corrdiff: Corrdiff, environment: dict[str, str], tmp_path: Path

@@ -79,6 +79,7 @@ def events_of(name: str) -> list[dict[str, Any]]:
         return found
 
 
+@pytest.mark.service
 def test_an_hour_of_operations_is_scored_beside_the_nature_run(
     run: Any, told: list[Event], gfs: Gfs, small_checkpoint: Path, archive: Archive, series: Series, monkeypatch: Any
 ) -> None:
@@ -145,6 +146,7 @@ def test_a_slot_that_cannot_be_read_is_named_at_the_end(run: Any, told: list[Eve
     assert (Path(url) / "verification" / FORECAST.key / "verification.png").exists()
 
 
+@pytest.mark.service
 def test_the_command(tmp_path: Path) -> None:
     """Late truth is no failure; a degraded model is one only where that is asked for."""
     url = str(tmp_path / "archive")
