@@ -23,7 +23,7 @@ INIT, FIRST = datetime(2021, 6, 7, 6), datetime(2021, 6, 7, 10)
 
 @needs_postgres
 @pytest.mark.service
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3000)
 def test_a_degraded_model_is_replaced_and_the_next_hour_uses_the_new_one(
     environment: dict[str, str], gfs: Gfs, small_checkpoint: Path, webhook: Webhook, tmp_path: Path
 ) -> None:

@@ -44,7 +44,7 @@ def service(
 
 @needs_postgres
 @pytest.mark.service
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3000)
 def test_every_hour_is_there_and_right_whatever_befalls_the_service(
     service: Service, gfs: Gfs, series: Series, corrdiff: Corrdiff, faulty: FaultyServer, webhook: Webhook, s3_url: str
 ) -> None:
