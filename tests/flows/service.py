@@ -78,7 +78,7 @@ class Service:
         return "\n".join(f"== {log.name}\n{log.read_text()[-4000:]}" for log in (self.home / "logs").glob("*"))
 
     def until(self, happened: Callable[[], bool], seconds: float, what: str) -> None:
-        """`seconds` are what a quiet machine of two cores needs several times over; a busy one gets three times that."""
+        """`seconds` are several times what a quiet machine of two cores needs; a busy one gets three times that."""
         deadline = time.monotonic() + 3 * seconds
         while not happened():
             assert time.monotonic() < deadline, f"{what}: not in 3 x {seconds} s\n{self.logs()}"
