@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
+from pathlib import Path
 from statistics import fmean
 
 from prometheus_client import CollectorRegistry, start_http_server, write_to_textfile
@@ -168,12 +169,19 @@ def write_metrics(watch: Watch, path: str) -> None:
     """Into a file that the node exporter's textfile collector reads, whole or not at all. It must end in `.prom`."""
     if not path.endswith(".prom"):
         raise ConfigurationError(f"{path}: the textfile collector reads only names in .prom: name it so")
+    if not Path(path).absolute().parent.is_dir():
+        raise ConfigurationError(f"{path}: there is no such folder: make it, or name that of the textfile collector")
     write_to_textfile(path, _registry(watch))
 
 
 def serve_metrics(watch: Watch, host: str, port: int, ready: Callable[[str], None]) -> None:
     """Answer Prometheus on http://host:port/metrics until the process ends; `ready` is told the address."""
-    server, thread = start_http_server(port, host, _registry(watch))
+    try:
+        server, thread = start_http_server(port, host, _registry(watch))
+    except OSError as error:
+        raise ConfigurationError(
+            f"metrics cannot be served at {host}:{port}: {error}; choose another --port"
+        ) from error
     ready(f"http://{host}:{server.server_port}/metrics")
     thread.join()
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import socket
 import threading
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -220,4 +221,8 @@ def test_what_makes_no_sense_is_refused(corrdiff: Corrdiff, tmp_path: Path) -> N
         write_metrics(Watch(Settings.of(archive=str(tmp_path)), HOUR), str(tmp_path / "metrics.txt"))
     with pytest.raises(ConfigurationError, match="has no cycles"):
         write_metrics(Watch(Settings.of(archive=str(tmp_path), source="era5"), HOUR), str(tmp_path / "a.prom"))
+    with pytest.raises(ConfigurationError, match="no such folder"):
+        write_metrics(Watch(Settings.of(archive=str(tmp_path)), HOUR), str(tmp_path / "none" / "a.prom"))
     assert list(tmp_path.glob("*.prom*")) == []
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(ConfigurationError, match="choose another"):
+        serve_metrics(Watch(Settings.of(archive=str(tmp_path)), HOUR), "127.0.0.1", taken.getsockname()[1], print)
