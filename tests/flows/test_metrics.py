@@ -178,7 +178,7 @@ def test_the_server_is_told_of_and_so_is_its_absence(
     assert (bare["corrdiff_server_up"], bare["corrdiff_workers_online"]) == (1, 0)
     assert bare.of("corrdiff_limit_slots", limit="corrdiff-gpu") == 0, "nothing was made yet"
     server.bootstrap()
-    runs = Runs(server)
+    runs, began = Runs(server), utc_now()
     for last in ("COMPLETED", "FAILED"):
         runs.make("PENDING", "RUNNING", last)
     runs.make("PENDING", "RUNNING")
@@ -187,14 +187,15 @@ def test_the_server_is_told_of_and_so_is_its_absence(
         asyncio.run(heartbeat("one"))
     server.call("v2/concurrency_limits/increment", {"names": ["corrdiff-gpu"], "slots": 1, "mode": "concurrency"})
     read = told()
+    longest = (utc_now() - began).total_seconds()
     for state in ("Completed", "Failed", "Running", "Pending"):
         assert read.of("corrdiff_flow_runs", deployment="hourly", type=state.upper(), state=state) == 1
     for state in ("running", "pending"):
-        assert 0 <= read.of("corrdiff_oldest_flow_run_age_seconds", deployment="hourly", state=state) < 60
+        assert 0 <= read.of("corrdiff_oldest_flow_run_age_seconds", deployment="hourly", state=state) <= longest
     assert read.of("corrdiff_limit_slots_taken", limit="corrdiff-gpu") == 1
     assert read.of("corrdiff_limit_slots", limit="corrdiff-gpu") == 1
     assert read["corrdiff_workers_online"] == 1
-    assert 0 <= read["corrdiff_worker_heartbeat_age_seconds"] < 60
+    assert 0 <= read["corrdiff_worker_heartbeat_age_seconds"] <= longest
     done = corrdiff("ops", "metrics", "--textfile", str(file), PREFECT_API_URL="http://127.0.0.1:9/api")
     assert done.returncode == 0
     assert done.stderr.startswith("corrdiff_server_up 0: ConnectionError")
