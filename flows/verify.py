@@ -63,7 +63,7 @@ def verify(
     before = [verify_series(job, length, bounds, report) for job in retired]
     result = verify_series(in_use, length, bounds, report, out, in_use=True)
     result = replace(result, done=reduce(add, (one.done for one in before), result.done))
-    tell(in_use, result, report)
+    tell(in_use, result, report, verifying.replaced_by(settings, model, in_use.series))
     result.raise_failures()
     return Completed(name="Degraded" if result.degraded else "Completed", message=result.summary, data=result)
 
@@ -111,8 +111,8 @@ def conclude(job: Job, done: Done, length: timedelta, rules: Rules, out: str | N
     return verifying.conclude(job, done, length, rules, out)
 
 
-def tell(job: Job, result: Verified, report: Report) -> None:
-    """What a person reads; and, of a degraded model, an event for whoever waits for it."""
+def tell(job: Job, result: Verified, report: Report, replaced_by: str | None) -> None:
+    """What a person reads; and, of a degraded model, an event for whoever waits, unless it is replaced by now."""
     report(Said(result.summary, warning=result.degraded))
     for reason in result.verdict.reasons if result.verdict else []:
         report(Said(reason, warning=True))
@@ -121,7 +121,9 @@ def tell(job: Job, result: Verified, report: Report) -> None:
     if result.picture:
         create_markdown_artifact(f"![verification]({result.picture})\n\n{result.picture}", key="verification-figure")
         report(Said(f"picture: {result.picture}"))
-    if result.degraded and result.verdict is not None:
+    if result.degraded and replaced_by is not None:
+        report(Said(f"{job.series.model} is replaced by {replaced_by}, of which nothing is archived yet: no event"))
+    elif result.degraded and result.verdict is not None:
         payload = {
             "series": job.series.key,
             "model": job.series.model,

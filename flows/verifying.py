@@ -117,6 +117,14 @@ def _by_use(settings: Settings, series: Sequence[Series]) -> list[Series]:
     return sorted(series, key=used)
 
 
+def replaced_by(settings: Settings, model: str | None, series: Series) -> str | None:
+    """The model that hourly runs use in place of that of `series`; None where it is that one, or is asked for."""
+    if model is not None or settings.model is None:
+        return None
+    identity = open_run(settings).manifest.identity
+    return None if identity == series.model else identity
+
+
 def _job(settings: Settings, series: Series, period: Sequence[datetime | None]) -> Job:
     truth, manifest = settings.truth, manifest_of(settings, series.model)
     url = Settings.of(source=truth).source_url if truth is not None and is_analysis(truth) else None

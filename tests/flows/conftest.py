@@ -15,6 +15,7 @@ from corrdiff_core.checkpoint import load_checkpoint, save_checkpoint
 from corrdiff_core.manifest import Sampling, read_manifest
 from corrdiff_core.nature import write_gfs
 from corrdiff_core.registry import Registry
+from flows.report import Event, reporting_to
 from tests.flows.flow_cases import INIT, REPOSITORY, Corrdiff, Gfs, writer
 from tests.flows.prefect_server import Server, prefect_server
 from tests.flows.webhook import Webhook
@@ -112,3 +113,11 @@ def webhook() -> Iterator[Webhook]:
     made = Webhook()
     yield made
     made.close()
+
+
+@pytest.fixture
+def told() -> Iterator[list[Event]]:
+    """What the flows of a test report."""
+    events: list[Event] = []
+    with reporting_to(events.append):
+        yield events

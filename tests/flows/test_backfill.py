@@ -28,7 +28,7 @@ from corrdiff_core.nature_era5 import write_arco
 from flows.api import GPU_LIMIT, OPERATIONS_LIMIT
 from flows.backfill import backfill
 from flows.outcome import Backfilled, Outcome, SlotError
-from flows.report import Event, Said, reporting_to
+from flows.report import Event, Said
 from flows.slots import _source
 from tests.corrdiff_core.test_archive_races import digests
 from tests.small_domain import SMALL
@@ -64,13 +64,6 @@ def era5(tmp_path: Path) -> str:
 @pytest.fixture
 def series(small_checkpoint: Path) -> Series:
     return Series("hindcast", "era5", read_manifest(str(small_checkpoint)).identity)
-
-
-@pytest.fixture
-def told() -> Iterator[list[Event]]:
-    events: list[Event] = []
-    with reporting_to(events.append):
-        yield events
 
 
 @pytest.fixture

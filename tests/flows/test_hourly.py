@@ -19,7 +19,7 @@ from corrdiff_core.registry import Registry
 from flows.api import GPU_LIMIT, OPERATIONS_LIMIT
 from flows.hourly import hourly
 from flows.outcome import Result, SlotError
-from flows.report import Event, Said, reporting_to
+from flows.report import Event, Said
 from tests.flows.flow_cases import INIT, Gfs
 
 NEXT = INIT + 6 * HOUR
@@ -32,14 +32,6 @@ def _server() -> Iterator[None]:
             client.upsert_global_concurrency_limit_by_name(GPU_LIMIT, limit=1)
             client.upsert_global_concurrency_limit_by_name(OPERATIONS_LIMIT, limit=100)
         yield
-
-
-@pytest.fixture
-def told() -> Iterator[list[Event]]:
-    """What the runs of a test report."""
-    events: list[Event] = []
-    with reporting_to(events.append):
-        yield events
 
 
 @pytest.fixture

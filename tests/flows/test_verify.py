@@ -25,7 +25,7 @@ from flows.cli import app
 from flows.events import DEGRADED
 from flows.hourly import hourly
 from flows.outcome import SlotError
-from flows.report import Event, Said, reporting_to
+from flows.report import Event, Said
 from flows.verify import verify
 from flows.verifying import Verified
 from tests.flows.flow_cases import INIT, Gfs
@@ -46,13 +46,6 @@ def _server() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.fsync", lambda file: None)
-
-
-@pytest.fixture
-def told() -> Iterator[list[Event]]:
-    events: list[Event] = []
-    with reporting_to(events.append):
-        yield events
 
 
 @pytest.fixture
@@ -100,7 +93,9 @@ def test_an_hour_of_operations_is_scored_beside_the_nature_run(
     assert archive.series() == [series]
 
 
-def test_a_degraded_model_is_named_in_an_event(run: Any, told: list[Event], tmp_path: Path) -> None:
+def test_a_degraded_model_is_named_in_an_event(
+    run: Any, told: list[Event], small_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """After five days its ensembles are five times as wide."""
     made = [slots(1, MADE + day * timedelta(days=1))[0] for day in range(9)]
     url = str(tmp_path / "archive")
@@ -121,6 +116,12 @@ def test_a_degraded_model_is_named_in_an_event(run: Any, told: list[Event], tmp_
     assert newest["resource"]["prefect.resource.id"] == "corrdiff.model.little"
     assert newest["payload"]["model"] == MODEL
     assert newest["payload"]["reasons"] == result.verdict.reasons
+
+    monkeypatch.setenv("CORRDIFF_MODEL", str(small_checkpoint))  # promoted since
+    assert run(truth=truth, rules={"growth": 1.1}).degraded
+    assert f"{MODEL} is replaced by small-" in words(told)
+    time.sleep(2)
+    assert events_of(DEGRADED) == [newest]
 
 
 def test_nothing_archived_yet_and_names_that_are_wrong(run: Any, told: list[Event], tmp_path: Path) -> None:
