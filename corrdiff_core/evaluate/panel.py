@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from io import BytesIO
 from textwrap import wrap
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,6 +15,7 @@ from corrdiff_core import colors
 from corrdiff_core.evaluate import diagrams
 from corrdiff_core.evaluate.diagrams import UNITS, plain
 from corrdiff_core.evaluate.one_time import REFLECTIVITY, Forecasts
+from corrdiff_core.evaluate.page import Page, blank
 from corrdiff_core.evaluate.scores import Scores
 from corrdiff_core.quality import ZERO_CELSIUS
 from corrdiff_core.terrain import COASTLINES
@@ -23,8 +23,8 @@ from corrdiff_core.variables import INPUT, OUTPUT, Variable
 
 Float64 = NDArray[np.float64]
 
-# Pixels, but for the first.
-_DPI, _LEFT, _HEADER, _MAP, _BAR, _DIAGRAM, _GAP, _ROW, _BELOW = 100, 64, 118, 250, 74, 262, 62, 300, 330
+# Pixels.
+_LEFT, _HEADER, _MAP, _BAR, _DIAGRAM, _GAP, _ROW, _BELOW = 64, 118, 250, 74, 262, 62, 300, 330
 _COLUMNS = ("truth", "bilinear", "regression", "member")
 
 
@@ -78,12 +78,9 @@ def figure(scores: Scores, example: Forecasts | None = None) -> Figure:
 
 
 @dataclass(frozen=True)
-class _Page:
-    """The figure, its places counted in pixels from the top left."""
+class _Page(Page):
+    """Rows of diagrams under a header."""
 
-    figure: Figure
-    width: int
-    height: int
     rows: int
     diagrams: int  # left edge of the first
     wide: int  # a diagram beside the maps
@@ -95,15 +92,7 @@ class _Page:
         wide = _DIAGRAM if maps else 400
         width = diagrams + 3 * (wide + _GAP)
         height = _HEADER + rows * _ROW + _BELOW + 36
-        return cls(Figure((width / _DPI, height / _DPI), _DPI, facecolor="white"), width, height, rows, diagrams, wide)
-
-    def axes(self, left: float, top: float, width: float, height: float) -> Axes:
-        bottom = self.height - top - height
-        places = left / self.width, bottom / self.height, width / self.width, height / self.height
-        return self.figure.add_axes(places)
-
-    def write(self, left: float, top: float, text: str, **style: Any) -> None:
-        self.figure.text(left / self.width, 1 - top / self.height, text, va="center", **style)
+        return cls(blank(width, height), width, height, rows, diagrams, wide)
 
     def write_header(self, scores: Scores, example: Forecasts | None) -> None:
         told = scores.evaluation

@@ -16,13 +16,14 @@ from matplotlib.ticker import MaxNLocator
 from corrdiff_core.archive import Series
 from corrdiff_core.evaluate.diagrams import plain
 from corrdiff_core.evaluate.one_time import REFLECTIVITY
+from corrdiff_core.evaluate.page import Page, blank
 from corrdiff_core.variables import OUTPUT
 from corrdiff_core.verify import diagrams
 from corrdiff_core.verify.verdict import Rules, Verdict, of_weather_left_out
 from corrdiff_core.verify.windows import by_lead
 
-# Pixels, but for the first.
-_DPI, _LEFT, _HEADER, _WIDE, _HIGH, _GAP, _ROW, _BELOW = 100, 108, 138, 330, 156, 84, 186, 322
+# Pixels.
+_LEFT, _HEADER, _WIDE, _HIGH, _GAP, _ROW, _BELOW = 108, 138, 330, 156, 84, 186, 322
 _NO_TRUTH = "no 2-km truth yet"
 
 
@@ -94,12 +95,9 @@ def figure(shown: Shown) -> Figure:
 
 
 @dataclass(frozen=True)
-class _Page:
-    """The figure, its places counted in pixels from the top left."""
+class _Page(Page):
+    """Rows of diagrams under a header."""
 
-    figure: Figure
-    width: int
-    height: int
     rows: int
     analyzed: bool
 
@@ -108,14 +106,7 @@ class _Page:
         rows, analyzed = len(shown.variables), bool(shown.windows.analyzed.sum())
         width = _LEFT + 4 * (_WIDE + _GAP) - _GAP + 40
         height = _HEADER + rows * _ROW + 34 + (2 if analyzed else 1) * _BELOW + 6
-        return cls(Figure((width / _DPI, height / _DPI), _DPI, facecolor="white"), width, height, rows, analyzed)
-
-    def axes(self, left: float, top: float, width: float, height: float) -> Axes:
-        bottom = self.height - top - height
-        return self.figure.add_axes((left / self.width, bottom / self.height, width / self.width, height / self.height))
-
-    def write(self, left: float, top: float, text: str, **style: Any) -> None:
-        self.figure.text(left / self.width, 1 - top / self.height, text, va="center", **style)
+        return cls(blank(width, height), width, height, rows, analyzed)
 
     def write_header(self, shown: Shown) -> None:
         windows = shown.windows
