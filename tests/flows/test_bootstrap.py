@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 from flows.alerts import ALERTS
-from flows.events import PUBLISHED
+from flows.dead import STUCK
+from flows.events import PUBLISHED, REJECTED
 from tests.flows.flow_cases import REPOSITORY, Corrdiff
 from tests.flows.prefect_server import Server, until
+from tests.flows.test_janitor import Runs
 from tests.flows.webhook import Webhook
 
 
@@ -17,9 +19,10 @@ from tests.flows.webhook import Webhook
 def test_it_makes_what_lacks_and_a_late_hour_is_told_and_ended(
     server: Server, webhook: Webhook, tmp_path: Path
 ) -> None:
-    first = server.bootstrap("--late", "0.2", CORRDIFF_ALERT_URL=webhook.url)
+    times = ("--late", "0.2", "--pending", "0.2")
+    first = server.bootstrap(*times, CORRDIFF_ALERT_URL=webhook.url)
     assert {line.rpartition(": ")[2] for line in first if not line.startswith(("alerts", "warning"))} == {"made"}
-    again = server.bootstrap("--late", "0.2")
+    again = server.bootstrap(*times)
     assert all(line.endswith("already there") for line in again if not line.startswith("warning")), again
     assert any("LEASE_STORAGE" in line for line in again)
     assert "a-secret" not in "".join(first + again)
@@ -33,6 +36,19 @@ def test_it_makes_what_lacks_and_a_late_hour_is_told_and_ended(
     server.emit(PUBLISHED, "corrdiff.slot.gfs", {}, slot)
     until(lambda: webhook.said("[note] late hour: over") == 1 and webhook.said("[note] fallback") == 1, 60, log)
     assert any("20210607T06Z+001h" in text for text in webhook.texts)
+
+    runs = Runs(server)
+    pending = runs.make("PENDING")
+    queue = {"prefect.resource.name": "operations"}
+    server.emit("prefect.work-queue.not-ready", "prefect.work-queue.1", {}, queue)
+    server.emit(REJECTED, "corrdiff.model.taiwan", {"reasons": ["no better"]})
+    until(lambda: webhook.said("[page] worker gone") == 1 and webhook.said("[note] model rejected") == 1, 60, log)
+    assert any("no better" in text for text in webhook.texts)
+    assert webhook.said("[note] worker gone: over") == 0
+    server.emit("prefect.work-queue.ready", "prefect.work-queue.2", {}, {"prefect.resource.name": "backfill"})
+    server.emit("prefect.work-queue.ready", "prefect.work-queue.1", {}, queue)
+    until(lambda: webhook.said("[note] worker gone: over") == 1 and webhook.said("[day] pending run") == 1, 90, log)
+    assert runs.state(pending) == STUCK
     assert all("infra/README.md#" in text for text in webhook.texts)
 
 
