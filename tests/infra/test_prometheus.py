@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+from inspect import signature
 
 import pytest
 import yaml
@@ -10,6 +11,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.registry import Collector
 
 from flows.gauges import GAUGES, Gauges
+from flows.ops import bootstrap
 from tests.flows.flow_cases import REPOSITORY
 
 FOLDER = REPOSITORY / "infra" / "prometheus"
@@ -51,6 +53,12 @@ def test_rules_have_an_urgency_and_a_place_in_the_run_book():
         file, anchor = rule["annotations"]["runbook"].split("#")
         assert file == "infra/README.md"
         assert anchor in anchors, rule["alert"]
+
+
+def test_an_hour_is_late_as_soon_for_prometheus_as_for_the_server():
+    late = signature(bootstrap).parameters["late"].default
+    (expression,) = [rule["expr"] for rule in RULES if rule["alert"] == "CorrdiffLateHour"]
+    assert expression.endswith(f"> {late:g} * 60")
 
 
 @needs_promtool
