@@ -12,12 +12,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.request import Request, urlopen
+from urllib.request import Request
 
 import psutil
 import yaml
 
 from tests.flows.flow_cases import REPOSITORY
+from tests.flows.prefect_server import answer
 
 
 @dataclass
@@ -68,8 +69,7 @@ class Service:
 
     def call(self, path: str, body: object) -> Any:
         data, headers = json.dumps(body).encode(), {"Content-Type": "application/json"}
-        with urlopen(Request(f"{self.api}/{path}", data, headers), timeout=60) as response:  # noqa: S310
-            return json.load(response)
+        return json.loads(answer(Request(f"{self.api}/{path}", data, headers)))  # noqa: S310
 
     def pid(self, part: str) -> int:
         return int(json.loads((self.home / "run" / f"{part}.json").read_text())["pid"])
