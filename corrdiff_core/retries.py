@@ -77,10 +77,14 @@ def passing(error: BaseException) -> bool:
 def absent(error: BaseException) -> bool:
     """Whether an error says that there is no such object; fsspec reports some failures as FileNotFoundError.
 
+    A bucket that is not there is no empty one.
+
     >>> absent(FileNotFoundError()), absent(PermissionError())
     (True, False)
     """
-    return isinstance(error, FileNotFoundError) and status_of(error) in (None, 404, 410) and not passing(error)
+    if not isinstance(error, FileNotFoundError) or _code_of(error) == "NoSuchBucket":
+        return False
+    return status_of(error) in (None, 404, 410) and not passing(error)
 
 
 def status_of(error: BaseException) -> int | None:
@@ -90,6 +94,14 @@ def status_of(error: BaseException) -> int | None:
             return cause.response.get("ResponseMetadata", {}).get("HTTPStatusCode")  # type: ignore[no-any-return]
         if isinstance(cause, aiohttp.ClientResponseError):
             return cause.status
+    return None
+
+
+def _code_of(error: BaseException) -> str | None:
+    """S3's own word for an error, None where it has none: the answer to HEAD has no body."""
+    for cause in _causes(error):
+        if isinstance(cause, ClientError):
+            return cause.response.get("Error", {}).get("Code")  # type: ignore[no-any-return]
     return None
 
 

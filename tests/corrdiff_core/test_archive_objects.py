@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+from functools import partial
 
 import pytest
 
@@ -74,10 +75,10 @@ def test_a_failed_write_leaves_nothing(tmp_path):
 
 def test_a_bucket_that_is_not_there_is_named(s3_url):
     objects = open_objects(f"{s3_url}-mistyped/archive")
-    assert objects.get("x") is None
-    for write in (objects.put, objects.create):
+    put, create = (partial(write, data=b"one") for write in (objects.put, objects.create))
+    for act in (objects.get, objects.names, objects.sizes, put, create):
         with pytest.raises(ArchiveError, match=r"mistyped/archive/x: .*NoSuchBucket, HTTP 404\); check that its place"):
-            write("x", b"one")
+            act("x")
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):

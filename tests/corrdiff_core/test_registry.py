@@ -165,7 +165,7 @@ class TestWriters:
         assert list(tmp_path.iterdir()) == []
 
     def test_what_the_storage_refuses_is_named(self, s3_url):
-        with pytest.raises(ArchiveError, match=r"-mistyped/models/taiwan/0001/claimed.json: .*NoSuchBucket"):
+        with pytest.raises(ArchiveError, match=r"-mistyped/models/taiwan: .*NoSuchBucket"):
             Registry(f"{s3_url}-mistyped/models").add("taiwan", write)
 
 
