@@ -109,21 +109,35 @@ def operations(gauges: Gauges, census: Census, settings: Settings, period: timed
     if latest is not None:
         gauges.set("corrdiff_latest_age_seconds", now - settings.time.at(latest.written), source.name)
         gauges.set("corrdiff_latest_init_age_seconds", now - latest.init_time, source.name)
+    tell_series(gauges, made, settings, now, since, lambda slot: due(source, slot, hours))
 
-    def due_at(slot: Slot) -> datetime:
-        return due(source, slot, hours)
 
+def tell_series(
+    gauges: Gauges,
+    made: list[Made],
+    settings: Settings,
+    now: datetime,
+    since: datetime,
+    due_at: Callable[[Slot], datetime],
+) -> None:
+    """What the slots of each series tell of the time from `since` to `now`."""
+    # A slot that a promoted model makes again is not late: the hour had its forecast.
+    there_since = {one.slot: one.published for one in sorted(made, key=lambda one: one.published, reverse=True)}
     for series in sorted({one.series for one in made}, key=lambda series: series.key):
-        told = Told([one for one in made if one.series == series], settings, now, since)
+        told = Told([one for one in made if one.series == series], there_since, settings, now, since)
         told.punctuality(gauges, due_at)
         told.work(gauges)
 
 
 @dataclass(frozen=True)
 class Told:
-    """What the slots of one series tell; `made` in order of publication."""
+    """What the slots of one series tell; `made` in order of publication.
+
+    `there_since` says when each slot was first published by any model.
+    """
 
     made: list[Made]
+    there_since: dict[Slot, datetime]
     settings: Settings
     now: datetime
     since: datetime
@@ -139,7 +153,7 @@ class Told:
         """How many, how new, how late."""
         clock, newest = self.settings.time, self.made[-1]
         lately = [one for one in self.made if clock.at(one.published) > self.since]
-        late = [clock.at(one.published) - due_at(one.slot) for one in self.made]
+        late = [clock.at(self.there_since[one.slot]) - due_at(one.slot) for one in self.made]
         ahead = max(one.slot.valid_time for one in self.made) - self.now
         gauges.set("corrdiff_slots_published", len(lately), *self.labels)
         gauges.set("corrdiff_slots_fallback", sum(bool(one.provenance.get("fallback")) for one in lately), *self.labels)

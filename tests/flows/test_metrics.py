@@ -4,6 +4,7 @@ import asyncio
 import re
 import socket
 import threading
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from pathlib import Path
 from urllib.request import urlopen
@@ -16,12 +17,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from corrdiff_core.archive.archive import Archive
+from corrdiff_core.archive.census import Made
 from corrdiff_core.archive.layout import Series
-from corrdiff_core.cycle import HOUR, Slot, utc_now
+from corrdiff_core.cycle import HOUR, Slot, floor_hour, utc_now
 from corrdiff_core.errors import ConfigurationError
 from corrdiff_core.manifest import read_manifest
 from flows.gauges import GAUGES, Gauges
-from flows.metrics import Watch, serve_metrics, write_metrics
+from flows.metrics import Watch, serve_metrics, tell_series, write_metrics
 from flows.server_metrics import server_gauges
 from flows.settings import Settings
 from flows.slots import fetch_slot, generate_slot, open_run
@@ -38,8 +40,8 @@ COUNTS = "up|info|slots(_\\w+)?|valid_times_\\w+|flow_runs|workers_online|object
 class Read:
     """What a scrape says."""
 
-    def __init__(self, text: str) -> None:
-        self.families: list[Metric] = list(text_string_to_metric_families(text))
+    def __init__(self, told: str | Iterable[Metric]) -> None:
+        self.families = list(text_string_to_metric_families(told) if isinstance(told, str) else told)
         self.samples: list[Sample] = [sample for family in self.families for sample in family.samples]
 
     def __getitem__(self, name: str) -> float:
@@ -113,6 +115,21 @@ def test_an_hour_of_a_stand_in_cycle_is_told_as_it_was(
     assert (read["corrdiff_valid_times_due"], read["corrdiff_valid_times_missing"]) == (3, 1)
     assert read["corrdiff_slots_published"] == 2
     assert "corrdiff_series_objects" not in read
+
+
+def test_what_a_promoted_model_makes_again_is_not_late() -> None:
+    """Two models, one window: the first makes it in time, the second three hours later, with one lead more."""
+    due = floor_hour(utc_now()) - 6 * HOUR
+    slots = [Slot.forecast(due, lead * HOUR) for lead in range(3)]
+    earlier, promoted = (Series("forecast", "gfs", model) for model in ("small-11111111", "small-22222222"))
+    made = [Made(earlier, slot, due + timedelta(minutes=5), {}) for slot in slots[:2]]
+    made += [Made(promoted, slot, due + timedelta(hours=3), {}) for slot in slots]
+    gauges = Gauges()
+    tell_series(gauges, made, Settings.of(), utc_now(), due - HOUR, lambda slot: due)
+    read = Read(gauges.families())
+    assert read.of("corrdiff_worst_slot_lateness_seconds", model=earlier.model) == 300
+    assert read.of("corrdiff_worst_slot_lateness_seconds", model=promoted.model) == 3 * 3600  # the one that was missing
+    assert read.of("corrdiff_slots_published", model=promoted.model) == 3
 
 
 def test_an_archive_or_a_model_that_is_away_is_a_zero_and_says_why(
