@@ -127,6 +127,9 @@ def retrain(
     ] = None,
     end: Annotated[str | None, typer.Option(metavar="TIME", help="The test ends before it [the data's end].")] = None,
     test_days: Annotated[int, typer.Option(help="Length of the test set, without --test-start.")] = 60,
+    validation_days: Annotated[
+        int, typer.Option(min=0, help="Before the test set; tell how the training goes. 0: none.")
+    ] = 14,
     times: Annotated[int | None, typer.Option(help="Of the test set, at most, that are scored.")] = 120,
     members: Annotated[int, typer.Option(help="Ensemble size of the test.")] = 8,
     least_new: Annotated[int, typer.Option(help="New samples without which nothing is trained.")] = 720,

@@ -30,6 +30,7 @@ def retrain(
     test_start: str | None = None,
     end: str | None = None,
     test_days: int = 60,
+    validation_days: int = 14,
     times: int | None = 120,
     members: int = 8,
     least_new: int = 720,
@@ -44,13 +45,15 @@ def retrain(
 
     `reason` is what asks for it, an event's payload; without one, a schedule does. An event within `cooldown` hours of
     the last verdict, and a schedule with fewer than `least_new` new samples, end Completed, in a word; `force` passes
-    over both. `rules` are bounds of the gate other than its own. Run again, a retraining that was stopped goes on.
-    at most `times` of the test set are scored, None: all.
+    over both. The test set is what is newest; the days before it tell how a training goes, and are not trained on
+    either. `rules` are bounds of the gate other than its own. Run again, a retraining that was stopped goes on.
+    At most `times` of the test set are scored, None: all.
     """
     settings = Settings.of(dataset=dataset, models=models, runs=runs, device=device)
     if settings.dataset is None:
         return skipped("no dataset is named: give one, or set CORRDIFF_DATASET")
-    plan = freeze(name, preset, settings.dataset, settings.models, settings.runs, start, test_start, end, test_days)
+    places = settings.dataset, settings.models, settings.runs
+    plan = freeze(name, preset, *places, start, test_start, end, test_days, validation_days)
     early = None if force else too_early(plan, reason, least_new, cooldown)
     if early is not None:
         return skipped(early)

@@ -33,8 +33,9 @@ Beat = dict[str, Any]
 class Plan:
     """A retraining: which data, up to when, into which model. Plain values; passed between tasks.
 
-    Samples with start <= time < test_start are for training, those with test_start <= time < end for the test that
-    nobody trains on. `digest` is that of the former, `test_digest` of the latter.
+    Samples with start <= time < validation_start are for training; those up to test_start only tell how it goes; those
+    with test_start <= time < end are the test, that nothing of a training sees. `digest` is that of the first,
+    `test_digest` of the last.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Plan:
     dataset: str
     models: str
     start: datetime
+    validation_start: datetime
     test_start: datetime
     end: datetime
     samples: int
@@ -83,11 +85,12 @@ def freeze(
     test_start: str | None,
     end: str | None,
     test_days: int,
+    validation_days: int,
 ) -> Plan:
     """The plan of a retraining on what `dataset` holds now; the same data give the same plan, and the same folder.
 
-    The test set is the last `test_days` days unless `test_start` says otherwise. ConfigurationError where one of the
-    two periods is empty.
+    The test set is the last `test_days` days unless `test_start` says otherwise, validation the last `validation_days`
+    before it (0: none). ConfigurationError where there is nothing to train on, or nothing to test with.
     """
     from corrdiff_core.dataset import open_samples
     from corrdiff_core.train import read_preset
@@ -98,15 +101,31 @@ def freeze(
     last = parse_time(end) if end else max(samples.times) + timedelta(hours=1)
     split = parse_time(test_start) if test_start else last - timedelta(days=test_days)
     first = parse_time(start) if start else min(samples.times)
-    training, test = samples.select(first, split), samples.select(split, last)
+    held_out = split - timedelta(days=validation_days)
+    training, validation, test = (
+        samples.select(*period) for period in ((first, held_out), (held_out, split), (split, last))
+    )
     if not len(training) or not len(test):
         raise ConfigurationError(
-            f"{dataset}: {len(training)} samples of {first}..{split} to train on and {len(test)} of {split}..{last} to "
-            "test with: both must hold some; choose other periods"
+            f"{dataset}: {len(training)} samples of {first}..{held_out} to train on, {len(validation)} up to {split} "
+            f"to validate with and {len(test)} of {split}..{last} to test with: there must be some to train on and some"
+            " to test with; choose other periods"
         )
-    task = json.dumps([training.digest, read_preset(preset).to_dict()], sort_keys=True, default=str)
-    folder = f"{runs.rstrip('/')}/{name}-{hashlib.sha256(task.encode()).hexdigest()[:8]}"
-    return Plan(name, preset, dataset, models, first, split, last, len(training), training.digest, test.digest, folder)
+    task = json.dumps([training.digest, validation.digest, read_preset(preset).to_dict()], sort_keys=True, default=str)
+    return Plan(
+        name=name,
+        preset=preset,
+        dataset=dataset,
+        models=models,
+        start=first,
+        validation_start=held_out,
+        test_start=split,
+        end=last,
+        samples=len(training),
+        digest=training.digest,
+        test_digest=test.digest,
+        folder=f"{runs.rstrip('/')}/{name}-{hashlib.sha256(task.encode()).hexdigest()[:8]}",
+    )
 
 
 def last_verdict(plan: Plan) -> dict[str, Any] | None:
@@ -133,8 +152,9 @@ def too_little_new(plan: Plan, least: int) -> str | None:
         return None
     from corrdiff_core.dataset import open_samples
 
-    until = parse_time(verdict["plan"]["test_start"])
-    new = len(open_samples(plan.dataset).select(max(until, plan.start), plan.test_start))
+    known = verdict["plan"]
+    until = parse_time(known.get("validation_start", known["test_start"]))  # older ones had no validation
+    new = len(open_samples(plan.dataset).select(max(until, plan.start), plan.validation_start))
     return f"{new} new samples since {until}, {least} are asked" if new < least else None
 
 
@@ -148,7 +168,7 @@ def train_apart(plan: Plan, processes: int, device: str | None, tell: Callable[[
 
     command = [
         "train", "--dataset", plan.dataset, "--preset", plan.preset, "--out", plan.folder,
-        "--start", f"{plan.start:%Y-%m-%dT%H:%M}", "--end", f"{plan.test_start:%Y-%m-%dT%H:%M}",
+        "--start", f"{plan.start:%Y-%m-%dT%H:%M}", "--end", f"{plan.validation_start:%Y-%m-%dT%H:%M}",
         "--validation-end", f"{plan.test_start:%Y-%m-%dT%H:%M}",
         *(["--device", device] if device else []),
     ]  # fmt: skip

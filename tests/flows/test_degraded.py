@@ -47,6 +47,7 @@ def test_a_degraded_model_is_replaced_and_the_next_hour_uses_the_new_one(
         "name": "small",
         "preset": str(tmp_path / "small.toml"),
         "test_start": "2021-06-07T12",
+        "validation_days": 0,
         "times": 4,
         "members": 2,
         "rules": {"spread_skill": [0.0, 1e9], "days": 2, "margin": 1e9},

@@ -102,6 +102,7 @@ def test_three_events_within_a_day_give_one_retraining(server: Server, small_che
         "name": "small",
         "preset": str(tmp_path / "small.toml"),
         "test_start": "2021-01-31T00",
+        "validation_days": 0,
         "times": 2,
         "members": 2,
         "rules": {"spread_skill": [0.0, 1e9], "days": 2},
