@@ -26,8 +26,8 @@ demo: $(STAMP)  ## synthetic weather as GRIB2 in NOAA's layout -> corrdiff hourl
 test: $(STAMP)  ## everything that fits ten minutes on two cores
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not service and not slow and not benchmark"
 
-test-service: $(STAMP)  ## real servers, killed processes, the whole service (half an hour; PostgreSQL for some)
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "service"
+test-service: $(STAMP)  ## what takes longer: flows, servers, killed processes, faulty storage (half an hour; PostgreSQL for some)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "service and not slow"
 
 test-s3: $(STAMP)  ## what is stored on S3, against a real Ceph gateway (Debian; see infra/README.md)
 	infra/ceph-rgw.sh $(BIN)/python -m pytest -m "not slow and not benchmark" $(S3_TESTS)

@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from corrdiff_core.errors import CorrdiffError
+from flows import database
 from flows.children import ended_with_this_process
 
 POOL = "corrdiff"  # the work pool
@@ -14,7 +15,7 @@ GPU_LIMIT = "corrdiff-gpu"  # one slot: whoever holds it uses the GPU
 OPERATIONS_LIMIT = "corrdiff-operations"  # many slots: while one is taken, whoever works in the background gives way
 LIMITS = {GPU_LIMIT: 1, OPERATIONS_LIMIT: 100}
 _DRAIN_SECONDS = 5
-STARTUP_SECONDS = 120  # a fresh database takes 6 s on two idle cores
+STARTUP_SECONDS = 120  # 7 s on two idle cores, 23 s where the database is not kept from an earlier time
 # The run's own report is what belongs on the terminal; a server still receives Prefect's log.
 _QUIET = {
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
@@ -65,15 +66,17 @@ def _temporary_server() -> Iterator[None]:
 
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="corrdiff-", ignore_cleanup_errors=True)))
+        file = home / "prefect.db"
         settings = {
             PREFECT_HOME: str(home),
-            PREFECT_SERVER_DATABASE_CONNECTION_URL: f"sqlite+aiosqlite:///{home}/prefect.db",
+            PREFECT_SERVER_DATABASE_CONNECTION_URL: f"sqlite+aiosqlite:///{file}",
             PREFECT_LOGGING_TO_API_ENABLED: False,  # nobody reads the log of a server that goes with the run
             PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
         }
         stack.enter_context(temporary_settings(settings))
         for service in _IDLE_SERVICES:  # the server inherits this process's environment
             os.environ[f"PREFECT_SERVER_SERVICES_{service}_ENABLED"] = "false"
+        begun = database.begin(file)
         server = SubprocessASGIServer()
         stack.callback(server.stop)
         try:
@@ -82,6 +85,8 @@ def _temporary_server() -> Iterator[None]:
             raise CorrdiffError(f"{error} Try again, or set PREFECT_API_URL to a Prefect server that runs") from error
         if server.server_process is not None:
             stack.enter_context(ended_with_this_process(server.server_process.pid, home))
+        if not begun:
+            database.keep(file)
         stack.enter_context(temporary_settings({PREFECT_API_URL: server.api_url}))
         stack.callback(EventsWorker.drain_all, timeout=_DRAIN_SECONDS)
         yield

@@ -90,7 +90,13 @@ def digests(url):
     }
 
 
-@pytest.mark.parametrize("kills", [8, pytest.param(None, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])])
+@pytest.mark.parametrize(
+    "kills",
+    [
+        pytest.param(8, marks=pytest.mark.service),
+        pytest.param(None, marks=[pytest.mark.slow, pytest.mark.timeout(3600)]),
+    ],
+)
 def test_a_writer_killed_at_any_step_and_run_again_leaves_the_bytes_of_an_undisturbed_run(killer, tmp_path, kills):
     code, steps = killer.write(tmp_path / "whole")
     assert code == 0
@@ -114,6 +120,7 @@ def test_a_writer_killed_at_any_step_and_run_again_leaves_the_bytes_of_an_undist
         assert files == {path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole").rglob("*")}
 
 
+@pytest.mark.service
 @pytest.mark.parametrize("place", ["local", "s3"])
 def test_writers_of_the_same_slots_end_in_the_same_bytes(place, request, tmp_path):
     root = str(tmp_path) if place == "local" else request.getfixturevalue("s3_url")
@@ -136,6 +143,7 @@ def test_writers_of_the_same_slots_end_in_the_same_bytes(place, request, tmp_pat
     assert Archive(f"{root}/many").published(FORECAST, INIT) == set(SLOTS)
 
 
+@pytest.mark.service
 def test_two_processes_that_write_the_same_slots_end_in_the_same_bytes(tmp_path):
     run(str(tmp_path / "one"), SLOTS)
     pair = [Killer(), Killer()]
@@ -158,6 +166,7 @@ def test_a_second_run_changes_nothing(tmp_path):
     assert {path: path.stat().st_mtime_ns for path in metadata} == metadata
 
 
+@pytest.mark.service
 @pytest.mark.parametrize("place", ["local", "s3"])
 def test_of_creators_that_disagree_one_wins_and_the_store_is_all_its_own(place, request, tmp_path):
     root = str(tmp_path) if place == "local" else request.getfixturevalue("s3_url")

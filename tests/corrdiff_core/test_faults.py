@@ -23,6 +23,7 @@ def objects(faulty, s3_url):
     return open_objects(f"{s3_url}/some/prefix")
 
 
+@pytest.mark.service
 def test_an_archive_on_failing_storage_ends_in_the_bytes_of_one_that_never_failed(faulty, s3_url, tmp_path):
     run(str(tmp_path), SLOTS)
     faulty.faults.rate = 0.1
@@ -134,7 +135,8 @@ def test_what_lasts_is_not_tried_again(faulty, s3_url):
     objects = open_objects(f"{s3_url}-elsewhere/archive")
     with pytest.raises(ArchiveError, match="NoSuchBucket"):
         objects.put("x", b"one")
-    assert objects.get("x") is None
+    with pytest.raises(ArchiveError, match="NoSuchBucket"):
+        objects.get("x")
     assert open_objects(s3_url).get("y") is None
     assert [request.partition(" ")[0] for request in faulty.faults.requests] == ["PUT", "GET", "GET"]
 

@@ -225,6 +225,7 @@ class TestWeather:
 
 
 class TestReproducibility:
+    @pytest.mark.service
     def test_it_is_the_same_in_another_process(self):
         program = (
             "import sys; sys.path[:0] = sys.argv[1:]\n"

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from prefect.events.worker import EventsWorker
+from prefect.logging.handlers import APILogWorker
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from corrdiff_core.archive.archive import Archive
 from corrdiff_core.archive.layout import Series
@@ -15,6 +18,7 @@ from corrdiff_core.checkpoint import load_checkpoint, save_checkpoint
 from corrdiff_core.manifest import Sampling, read_manifest
 from corrdiff_core.nature import write_gfs
 from corrdiff_core.registry import Registry
+from flows.api import LIMITS
 from flows.report import Event, reporting_to
 from tests.flows.flow_cases import INIT, REPOSITORY, Corrdiff, Gfs, writer
 from tests.flows.prefect_server import Server, prefect_server
@@ -98,6 +102,26 @@ def archive(tmp_path: Path) -> Archive:
 @pytest.fixture
 def series(small_checkpoint: Path) -> Series:
     return Series("forecast", "gfs", read_manifest(str(small_checkpoint)).identity)
+
+
+@pytest.fixture(scope="session")
+def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A Prefect server with our limits, for the flows that tests call; it starts once."""
+    folder = tmp_path_factory.mktemp("server")
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("CORRDIFF_", "PREFECT_"))}
+    with prefect_server(inherited | {"PREFECT_HOME": str(folder)}, folder) as made:
+        for name, limit in LIMITS.items():
+            made.call("v2/concurrency_limits/", {"name": name, "limit": limit})
+        yield made
+
+
+@pytest.fixture(scope="module")
+def api(shared_server: Server) -> Iterator[None]:
+    """Flows that are called use the shared server."""
+    with temporary_settings({PREFECT_API_URL: shared_server.api}):
+        yield
+        EventsWorker.drain_all()
+        APILogWorker.instance().drain()
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 from uuid import uuid4
 
+from flows import database
 from tests.flows.flow_cases import REPOSITORY
 
 PREFECT = [sys.executable, "-m", "prefect"]
@@ -130,7 +131,12 @@ def until(happened: Callable[[], bool], seconds: float, log: Path) -> None:
 def prefect_server(environment: dict[str, str], folder: Path) -> Iterator[Server]:
     """A server of its own, with its database and log in `folder`."""
     made, log = Server(environment, folder), folder / "server.log"
+    home = Path(environment["PREFECT_HOME"])
+    home.mkdir(parents=True, exist_ok=True)
+    begun = (home / "prefect.db").exists() or database.begin(home / "prefect.db")
     command = [*PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(made.port), "--no-ui"]
     with running(command, made.environment, log):
         until(made.healthy, 120, log)
+        if not begun:
+            database.keep(home / "prefect.db")
         yield made

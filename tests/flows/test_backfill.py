@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from contextvars import copy_context
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from distributed import LocalCluster
-from prefect.client.orchestration import get_client
 from prefect.concurrency.sync import concurrency
-from prefect.testing.utilities import prefect_test_harness
 
 from corrdiff_core.archive.archive import Archive
 from corrdiff_core.archive.layout import Series
@@ -33,18 +31,11 @@ from flows.slots import _source
 from tests.corrdiff_core.test_archive_races import digests
 from tests.small_domain import SMALL
 
+pytestmark = [pytest.mark.usefixtures("api"), pytest.mark.service]
+
 START = datetime(2021, 1, 31, 21)  # across the end of a month, and so of a store
 BOX = SMALL.input_box
 AREA = (np.arange(BOX.south - 0.5, BOX.north + 0.6, 0.25), np.arange(BOX.west - 0.5, BOX.east + 0.6, 0.25))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _server() -> Iterator[None]:
-    with prefect_test_harness(server_startup_timeout=120):
-        with get_client(sync_client=True) as client:
-            client.upsert_global_concurrency_limit_by_name(GPU_LIMIT, limit=1)
-            client.upsert_global_concurrency_limit_by_name(OPERATIONS_LIMIT, limit=100)
-        yield
 
 
 @pytest.fixture(autouse=True)
@@ -228,7 +219,7 @@ def test_it_gives_way_to_operations(
         finally:
             done.set()
 
-    backfilling = threading.Thread(target=work)
+    backfilling = threading.Thread(target=copy_context().run, args=[work])
     with concurrency(OPERATIONS_LIMIT, strict=True):
         backfilling.start()
         time.sleep(3)
@@ -320,9 +311,7 @@ def test_arguments_that_make_no_sense_are_named(run: Any, options: dict[str, Any
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize(
-    "hours", [pytest.param(4, marks=pytest.mark.service), pytest.param(48, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("hours", [4, pytest.param(48, marks=pytest.mark.slow)])
 def test_killed_twice_under_faults_it_ends_in_the_bytes_of_an_undisturbed_run(
     hours: int,
     run: Any,

@@ -3,9 +3,11 @@
 import hashlib
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -21,6 +23,7 @@ CYCLE = ("hourly", "--init", "2025-08-01T06:00")
 FIRST = Slot.forecast(INIT, 0 * HOUR)
 
 
+@pytest.mark.service
 def test_a_window_is_made_and_then_there(corrdiff: Corrdiff, gfs: Gfs, archive: Archive, series: Series) -> None:
     gfs.put(INIT, 0, 1)
     done = corrdiff(*CYCLE, "--hours", "2")
@@ -42,6 +45,7 @@ def test_a_window_is_made_and_then_there(corrdiff: Corrdiff, gfs: Gfs, archive: 
     assert (shown.returncode, shown.stdout) == (0, "picture.png\n")
 
 
+@pytest.mark.service
 def test_a_wrong_input_is_one_line_and_no_slot(corrdiff: Corrdiff, gfs: Gfs, archive: Archive) -> None:
     gfs.put(INIT, 0)
     file = gfs.file(INIT, 0)
@@ -56,12 +60,22 @@ def test_a_wrong_input_is_one_line_and_no_slot(corrdiff: Corrdiff, gfs: Gfs, arc
     assert not Path(archive.url).exists(), "nothing is written"
 
 
-def test_slots_not_there_yet_leave_75(corrdiff: Corrdiff, archive: Archive) -> None:
-    done = corrdiff(*CYCLE, "--hours", "2")
+@pytest.mark.service
+def test_slots_not_there_yet_leave_75(corrdiff: Corrdiff, archive: Archive, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    done = corrdiff(*CYCLE, "--hours", "2", XDG_CACHE_HOME=str(cache))
     assert (done.returncode, done.stderr) == (75, "")
     assert "0 of 2 slots" in done.stdout
     assert "try again later" in done.stdout
     assert not Path(archive.url).exists()
+
+    (kept,) = (cache / "corrdiff").iterdir()
+    with closing(sqlite3.connect(kept)) as database:
+        counts = "SELECT (SELECT count(*) FROM alembic_version), (SELECT count(*) FROM flow_run)"
+        assert database.execute(counts).fetchone() == (1, 0), "it is migrated, and has seen no run"
+    before = kept.read_bytes()
+    assert corrdiff(*CYCLE, "--hours", "2", XDG_CACHE_HOME=str(cache)).returncode == 75
+    assert [path.read_bytes() for path in (cache / "corrdiff").iterdir()] == [before]
 
 
 def test_a_setting_that_makes_no_sense_is_one_line(corrdiff: Corrdiff) -> None:
@@ -79,6 +93,7 @@ def test_help_is_quick(corrdiff: Corrdiff) -> None:
     assert not heavy & {"torch", "prefect", "xarray", "zarr", "eccodes", "matplotlib"}
 
 
+@pytest.mark.service
 def test_nature_writes_what_hourly_reads(corrdiff: Corrdiff, tmp_path: Path) -> None:
     done = corrdiff("nature", "write", str(tmp_path / "made"), "--init", "2025-08-01T00", "--leads", "3")
     assert done.returncode == 0, done.stderr

@@ -1,37 +1,26 @@
 """The hourly flow in this process, against a real Prefect server of the tests' own."""
 
 import threading
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import fsspec
 import pytest
-from prefect.client.orchestration import get_client
-from prefect.testing.utilities import prefect_test_harness
 
 from corrdiff_core.archive.archive import Archive
 from corrdiff_core.archive.layout import Series
 from corrdiff_core.cycle import HOUR, Slot
 from corrdiff_core.errors import ConfigurationError, CorrdiffError
 from corrdiff_core.registry import Registry
-from flows.api import GPU_LIMIT, OPERATIONS_LIMIT
 from flows.hourly import hourly
 from flows.outcome import Result, SlotError
 from flows.report import Event, Said
 from tests.flows.flow_cases import INIT, Gfs
 
+pytestmark = pytest.mark.usefixtures("api")
+
 NEXT = INIT + 6 * HOUR
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _server() -> Iterator[None]:
-    with prefect_test_harness(server_startup_timeout=120):
-        with get_client(sync_client=True) as client:
-            client.upsert_global_concurrency_limit_by_name(GPU_LIMIT, limit=1)
-            client.upsert_global_concurrency_limit_by_name(OPERATIONS_LIMIT, limit=100)
-        yield
 
 
 @pytest.fixture

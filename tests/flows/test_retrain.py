@@ -1,18 +1,17 @@
 """The retraining flow in this process, with training in its own, against a real Prefect server of the tests' own."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from prefect.testing.utilities import prefect_test_harness
 from typer.testing import CliRunner
 
 from corrdiff_core.checkpoint import Checkpoint, load_checkpoint
 from corrdiff_core.cycle import HOUR
+from corrdiff_core.dataset import open_samples
 from corrdiff_core.errors import ConfigurationError, DatasetError
 from corrdiff_core.registry import Registry
 from flows.cli import app
@@ -22,14 +21,10 @@ from tests.corrdiff_core.dataset.dataset_cases import built
 from tests.flows.flow_cases import toml, writer
 from tests.small_domain import PRESET
 
+pytestmark = pytest.mark.usefixtures("api")
+
 START, TEST, END = datetime(2021, 1, 28), datetime(2021, 1, 29), datetime(2021, 1, 31)
 LENIENT = {"spread_skill": [0.0, 1e9], "days": 2, "margin": 1e9}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _server() -> Iterator[None]:
-    with prefect_test_harness(server_startup_timeout=120):
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +52,7 @@ def run(dataset: str, preset: str, tmp_path: Path) -> Any:
             "models": str(tmp_path / "models"),
             "runs": str(tmp_path / "runs"),
             "test_start": f"{TEST:%Y-%m-%dT%H}",
+            "validation_days": 0,
             "times": 4,
             "members": 2,
             "rules": LENIENT,
@@ -80,6 +76,7 @@ def put_into_production(models: Registry, small_checkpoint: Path) -> Checkpoint:
     return untrained
 
 
+@pytest.mark.service
 def test_a_better_candidate_takes_production_and_the_history_says_why(
     run: Any, models: Registry, small_checkpoint: Path
 ) -> None:
@@ -115,13 +112,25 @@ def test_a_candidate_that_is_no_better_is_rejected_and_production_stays(
     assert "not better overall" in shown.output.partition("\nverdict\n")[2]
 
 
-def test_a_miscalibrated_first_candidate_stays_out_of_production(run: Any, models: Registry) -> None:
-    result = run(rules={"spread_skill": [0.99, 1.01]})
+@pytest.mark.service
+def test_a_miscalibrated_first_candidate_stays_out_of_production(run: Any, models: Registry, dataset: str) -> None:
+    """Trained on the first day, followed on the second, tested on the third."""
+    result = run(
+        rules={"spread_skill": [0.99, 1.01]}, test_start=f"{TEST + timedelta(days=1):%Y-%m-%dT%H}", validation_days=1
+    )
     assert not result["promote"]
     assert models.production_number("small") is None
-    assert [version.ref for version in models.versions("small")] == ["small@1"]
+    (version,) = models.versions("small")
+    assert version.ref == "small@1"
+
+    samples, training = open_samples(dataset), version.manifest.training
+    validation = samples.select(TEST, TEST + timedelta(days=1))
+    assert training["data_digest"] == samples.select(START, TEST).digest
+    assert training["validation"]["data_digest"] == validation.digest
+    assert all(training[stage]["validation"] for stage in ("regression", "diffusion"))
 
 
+@pytest.mark.service
 def test_an_event_within_a_day_of_the_last_verdict_is_passed_over_with_a_word(run: Any, models: Registry) -> None:
     run()
     result = run(reason={"event": "corrdiff.skill.degraded"})
@@ -161,7 +170,7 @@ def test_a_test_set_that_grows_while_it_is_used_is_refused(preset: str, tmp_path
     url = str(tmp_path / "truth")
     built(url, START, END - 24 * HOUR)
     test_start, end = f"{TEST:%Y-%m-%dT%H}", f"{END:%Y-%m-%dT%H}"
-    plan = freeze("small", preset, url, str(tmp_path / "models"), str(tmp_path), None, test_start, end, 1)
+    plan = freeze("small", preset, url, str(tmp_path / "models"), str(tmp_path), None, test_start, end, 1, 0)
     assert len(plan.test()) == 24
     built(url, START, END)
     with pytest.raises(DatasetError, match="truth has come since; run the retraining again"):
@@ -172,7 +181,7 @@ def test_a_candidate_of_other_samples_than_were_frozen_is_refused(
     dataset: str, preset: str, tmp_path: Path, small_checkpoint: Path, models: Registry
 ) -> None:
     times = f"{TEST:%Y-%m-%dT%H}", None
-    plan = freeze("small", preset, dataset, models.url, str(tmp_path), None, *times, 1)
+    plan = freeze("small", preset, dataset, models.url, str(tmp_path), None, *times, 1, 0)
     made = load_checkpoint(small_checkpoint)
     other = writer(made, training={"data_digest": "0" * 64})(str(tmp_path / "other"))
     assert other.training["data_digest"] != plan.digest
@@ -182,7 +191,7 @@ def test_a_candidate_of_other_samples_than_were_frozen_is_refused(
 
 
 def test_an_empty_period_is_named_before_anything_is_trained(run: Any, models: Registry) -> None:
-    with pytest.raises(ConfigurationError, match=r"0 samples of .* to train on and 72 of"):
+    with pytest.raises(ConfigurationError, match=r"0 samples of .* to train on, 0 up to .* and 72 of"):
         run(test_start=f"{START:%Y-%m-%dT%H}")
     assert models.names() == []
 

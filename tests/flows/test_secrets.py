@@ -12,7 +12,7 @@ import pytest
 
 from tests.faults import AFTER, BEFORE, FORBIDDEN
 from tests.flows.flow_cases import INIT
-from tests.flows.prefect_server import Server, running, until
+from tests.flows.prefect_server import Server, prefect_server
 
 PREFECT = [sys.executable, "-m", "prefect"]
 PLANTED = {
@@ -27,11 +27,8 @@ SECRETS = [value.encode() for value in PLANTED.values()] + [b"pl4nted"]
 @pytest.fixture
 def server(environment: dict[str, str], tmp_path: Path) -> Iterator[Server]:
     """With its database in PREFECT_HOME and all that it can say in its log."""
-    made = Server(environment | {"PREFECT_LOGGING_LEVEL": "DEBUG"}, tmp_path)
-    made.environment["PREFECT_SERVER_LOGGING_LEVEL"] = "DEBUG"
-    command = [*PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(made.port), "--no-ui"]
-    with running(command, made.environment, tmp_path / "server.log"):
-        until(made.healthy, 120, tmp_path / "server.log")
+    levels = {"PREFECT_LOGGING_LEVEL": "DEBUG", "PREFECT_SERVER_LOGGING_LEVEL": "DEBUG"}
+    with prefect_server(environment | levels, tmp_path) as made:
         yield made
 
 

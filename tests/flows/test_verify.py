@@ -1,7 +1,6 @@
 """`corrdiff verify` and its flow, against a real Prefect server of the tests' own."""
 
 import time
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ import numpy as np
 import pytest
 import xarray as xr
 from prefect.client.orchestration import get_client
-from prefect.testing.utilities import prefect_test_harness
 from typer.testing import CliRunner
 
 from corrdiff_core.archive.archive import Archive
@@ -33,14 +31,7 @@ from tests.small_domain import SMALL
 from tests.verify_cases import FORECAST, MODEL, publish, slots, truth_store
 from tests.verify_cases import INIT as MADE
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _server() -> Iterator[None]:
-    with prefect_test_harness(server_startup_timeout=120):
-        with get_client(sync_client=True) as client:
-            client.upsert_global_concurrency_limit_by_name("corrdiff-gpu", limit=1)
-            client.upsert_global_concurrency_limit_by_name("corrdiff-operations", limit=100)
-        yield
+pytestmark = [pytest.mark.usefixtures("api"), pytest.mark.service]
 
 
 @pytest.fixture(autouse=True)
@@ -72,7 +63,6 @@ def events_of(name: str) -> list[dict[str, Any]]:
         return found
 
 
-@pytest.mark.service
 def test_an_hour_of_operations_is_scored_beside_the_nature_run(
     run: Any, told: list[Event], gfs: Gfs, small_checkpoint: Path, archive: Archive, series: Series, monkeypatch: Any
 ) -> None:
@@ -147,7 +137,6 @@ def test_a_slot_that_cannot_be_read_is_named_at_the_end(run: Any, told: list[Eve
     assert (Path(url) / "verification" / FORECAST.key / "verification.png").exists()
 
 
-@pytest.mark.service
 def test_the_command(tmp_path: Path) -> None:
     """Late truth is no failure; a degraded model is one only where that is asked for."""
     url = str(tmp_path / "archive")

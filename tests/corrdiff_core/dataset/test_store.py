@@ -219,6 +219,7 @@ def killed():
     process.communicate()
 
 
+@pytest.mark.service
 def test_a_killed_builder_leaves_nothing_but_whole_samples(killed, whole, tmp_path):
     code, steps = killed(tmp_path / "undisturbed", 0)
     assert code == 0
@@ -261,6 +262,7 @@ def writers(folder, seeds):
     return [(process.communicate()[1], process.returncode) for process in processes]
 
 
+@pytest.mark.service
 def test_two_writers_of_the_same_data_end_in_the_same_bytes(whole, tmp_path):
     assert [code for _, code in writers(tmp_path / "both", (1, 1))] == [0, 0]
     assert files(tmp_path / "both") == files(whole.store.url)

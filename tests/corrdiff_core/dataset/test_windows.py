@@ -86,6 +86,7 @@ def batches(positions, workers=0, times=2):
     return list(DataLoader(windowed(), batch_size=times, sampler=positions, num_workers=workers, **ahead))
 
 
+@pytest.mark.service
 def test_workers_shards_and_a_resumed_run_see_the_same():
     whole = batches(range(12))
     torch.testing.assert_close(batches(range(12), workers=2), whole, rtol=0, atol=0)

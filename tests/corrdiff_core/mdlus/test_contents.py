@@ -45,6 +45,7 @@ class TestZip:
         content = package[0].read_bytes()
         assert_refused_or_the_same(package, content[: data.draw(st.integers(0, len(content) - 1))], other)
 
+    @pytest.mark.service
     @settings(max_examples=60)
     @given(st.data())
     def test_another_byte_anywhere(self, package, other, data):

@@ -55,6 +55,7 @@ class TestDamage:
         content = files[0][kind]
         assert_refused_or_unchanged(content[: data.draw(st.integers(0, len(content) - 1))], files[1])
 
+    @pytest.mark.service
     @pytest.mark.parametrize("kind", ["zip", "tar"])
     @settings(max_examples=250)
     @given(st.data())
@@ -66,6 +67,7 @@ class TestDamage:
         content[min(place, len(content) - 1)] ^= data.draw(st.integers(1, 255))
         assert_refused_or_unchanged(bytes(content), files[1])
 
+    @pytest.mark.service
     def test_every_byte_of_an_entry_in_the_weights_directory(self, files):
         """One of them says that a file is a folder: torch.load then returns what memory holds for its weights."""
         content = files[0]["tar"]

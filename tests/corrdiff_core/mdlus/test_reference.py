@@ -73,6 +73,7 @@ def test_physicsnemo_2_2_samplers(physicsnemo, name, num_steps, solver, sigma_ma
     assert_equal_to(expected[f"residual_{name}"], residual, 1e-3)
 
 
+@pytest.mark.service
 def test_earth2studio(tmp_path):
     """The whole package: from weather in physical units to the ensemble that `CorrDiffTaiwan` makes of it."""
     expected = golden_of(reference("earth2studio-0.19.0", "golden_e2s.npz"))

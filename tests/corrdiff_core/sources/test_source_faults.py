@@ -28,6 +28,8 @@ from tests.corrdiff_core.sources.ecmwf_cases import write as write_ecmwf
 from tests.corrdiff_core.sources.test_gefs import write as write_gefs
 from tests.faults import AFTER, BEFORE, CUT, FaultyServer
 
+pytestmark = pytest.mark.service
+
 BOX = Box(south=22.0, north=24.5, west=119.5, east=122.5)
 LINES = np.arange(21.0, 26.01, 0.5), np.arange(118.0, 124.01, 0.5)
 INIT = datetime(2026, 6, 1, 12)

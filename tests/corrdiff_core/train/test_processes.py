@@ -55,6 +55,7 @@ def both(tmp_path_factory):
     return folder
 
 
+@pytest.mark.service
 @pytest.mark.parametrize("stage", ["regression", "diffusion"])
 @pytest.mark.parametrize("name", ["loss", "gradient_norm", "validation"])
 def test_two_processes_have_the_losses_of_one(both, stage, name):
@@ -64,6 +65,7 @@ def test_two_processes_have_the_losses_of_one(both, stage, name):
     assert [value for _, value in two] == pytest.approx([value for _, value in one], rel=1e-5)
 
 
+@pytest.mark.service
 def test_processes_that_do_not_share_a_folder_are_refused(both):
     """One of them finds the state of an earlier run, the other does not."""
     folder = both / "apart"

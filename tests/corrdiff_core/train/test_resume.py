@@ -10,6 +10,8 @@ from corrdiff_core.checkpoint import DIFFUSION, REGRESSION
 from corrdiff_core.manifest import MANIFEST
 from tests.training_cases import read_curve
 
+pytestmark = pytest.mark.service
+
 # One training with dropout and validation, then one that is killed until it ends, as one child of this process after
 # another: a quarter of them soon after birth, the others some time after they have saved something, which is 20 times
 # in a whole training. Prints what stood in the folder at each death.

@@ -86,6 +86,7 @@ class TestCheckpoint:
         assert "validation" not in told
         assert told["diffusion"]["validation"] == []
 
+    @pytest.mark.service
     def test_it_trains_on_the_nature_run_with_workers_and_generates(self, tmp_path):
         weather = NatureRun(SMALL, 1, datetime(2018, 5, 1), datetime(2018, 9, 1), count=40)
         preset = replace(PRESET, window="domain", regression_samples=4, diffusion_samples=4)

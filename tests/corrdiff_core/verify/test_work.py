@@ -238,6 +238,7 @@ def test_the_folder_is_no_series_and_survives_a_prune(url):
     assert len(Rows(url, FORECAST).all_marked(CHECKED, datetime(2025, 7, 1))) == 2
 
 
+@pytest.mark.service
 def test_on_a_real_s3_server(s3_url, tmp_path):
     url = f"{s3_url}/archive"
     publish(url, slots(2))
@@ -298,6 +299,7 @@ for line in sys.stdin:
 """
 
 
+@pytest.mark.service
 def test_killed_at_any_step_and_run_again_ends_in_the_same_bytes(tmp_path):
     publish(str(tmp_path / "made"), slots(2))
     where = truth_store(tmp_path / "truth", [slot.valid_time for slot in slots(2)])
