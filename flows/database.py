@@ -11,8 +11,11 @@ from pathlib import Path
 
 
 def kept() -> Path:
-    """Where the one of this version of Prefect is kept: below XDG_CACHE_HOME, or ~/.cache."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    """Where the one of this version of Prefect is kept: below XDG_CACHE_HOME or ~/.cache. OSError without a home."""
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    except RuntimeError as error:
+        raise FileNotFoundError(f"{error} Set XDG_CACHE_HOME") from error
     return cache / "corrdiff" / f"prefect-{version('prefect')}.db"
 
 
@@ -23,7 +26,7 @@ def begin(database: Path) -> bool:
             if source.execute("PRAGMA integrity_check").fetchone() != ("ok",):
                 return False
             _copy(source, database)
-    except sqlite3.Error:
+    except (OSError, sqlite3.Error):
         database.unlink(missing_ok=True)
         return False
     return True
@@ -34,8 +37,8 @@ def keep(database: Path) -> None:
 
     Where that is not possible nothing is kept, and the next server makes its own again.
     """
-    target = kept()
     with suppress(OSError, sqlite3.Error):
+        target = kept()
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:
             copied = Path(folder) / target.name

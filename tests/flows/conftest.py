@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from prefect.events.worker import EventsWorker
-from prefect.logging.handlers import APILogWorker
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.client.orchestration import get_client
+from prefect.testing.utilities import prefect_test_harness
 
 from corrdiff_core.archive.archive import Archive
 from corrdiff_core.archive.layout import Series
@@ -104,24 +103,14 @@ def series(small_checkpoint: Path) -> Series:
     return Series("forecast", "gfs", read_manifest(str(small_checkpoint)).identity)
 
 
-@pytest.fixture(scope="session")
-def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A Prefect server with our limits, for the flows that tests call; it starts once."""
-    folder = tmp_path_factory.mktemp("server")
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("CORRDIFF_", "PREFECT_"))}
-    with prefect_server(inherited | {"PREFECT_HOME": str(folder)}, folder) as made:
-        for name, limit in LIMITS.items():
-            made.call("v2/concurrency_limits/", {"name": name, "limit": limit})
-        yield made
-
-
 @pytest.fixture(scope="module")
-def api(shared_server: Server) -> Iterator[None]:
-    """Flows that are called use the shared server."""
-    with temporary_settings({PREFECT_API_URL: shared_server.api}):
+def api() -> Iterator[None]:
+    """A Prefect server with our limits, for the flows that a module's tests call."""
+    with prefect_test_harness(server_startup_timeout=120):
+        with get_client(sync_client=True) as client:
+            for name, limit in LIMITS.items():
+                client.upsert_global_concurrency_limit_by_name(name, limit)
         yield
-        EventsWorker.drain_all()
-        APILogWorker.instance().drain()
 
 
 @pytest.fixture

@@ -64,6 +64,14 @@ def test_another_version_of_prefect_has_its_own(made: Path, tmp_path: Path, monk
     assert not database.begin(tmp_path / "new.db")
 
 
+def test_without_a_home_nothing_is_kept(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "~nobody-of-that-name/cache")
+    monkeypatch.chdir(tmp_path)
+    database.keep(made)
+    assert not database.begin(tmp_path / "new.db")
+    assert not list(tmp_path.glob("~*"))
+
+
 def test_a_place_that_cannot_be_written_keeps_nothing(
     tmp_path: Path, made: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -80,6 +80,7 @@ def test_every_hour_is_there_and_right_whatever_befalls_the_service(
     failed = len(service.runs("Failed"))
     faulty.faults.kinds, faulty.faults.rate = ("error",), 1.0
     service.until(lambda: len(service.runs("Failed")) > failed, 240, "a run fails without storage")
+    service.until(lambda: webhook.said("[day] failed run") > 0, 240, "the duty desk is told")
     faulty.faults.rate = 0.0
     over = utc_now()
     last = FIRST + 60 * (over - start) + HOUR
