@@ -326,9 +326,8 @@ class _Page:
         bar = self.figure.colorbar(shown, cax=axes, ticks=scale.ticks, extend=extend, extendfrac=tip)
         bar.minorticks_off()
         axes.tick_params(labelsize=9, length=2, pad=2)
-        axes.set_title(
-            units, fontsize=9.5, pad=6, loc="left", y=1 + tip * bool(scale.above)
-        )  # unplaced, it costs half a second
+        above = 1 + tip * bool(scale.above)  # left to matplotlib, the place is the same and takes half a second
+        axes.set_title(units, fontsize=9.5, pad=6, loc="left", y=above)
 
 
 # --- the file ---------------------------------------------------------------------------------------------------------

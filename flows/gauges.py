@@ -21,8 +21,11 @@ GAUGES: dict[str, tuple[tuple[str, ...], str]] = {
     "corrdiff_valid_times_missing": (("source",), "Of the valid hours due, those that no model has a slot of."),
     "corrdiff_newest_slot_age_seconds": (_SERIES, "Since the newest publication of a slot."),
     "corrdiff_newest_valid_ahead_seconds": (_SERIES, "From now to the newest valid time; negative once it is past."),
-    "corrdiff_newest_slot_lateness_seconds": (_SERIES, "From when the newest publication was due to when it came."),
-    "corrdiff_worst_slot_lateness_seconds": (_SERIES, "The longest lateness of slots that fell due within the period."),
+    "corrdiff_newest_slot_lateness_seconds": (_SERIES, "From when the newest slot was due to when any model had it."),
+    "corrdiff_worst_slot_lateness_seconds": (
+        _SERIES,
+        "The longest such lateness of slots that fell due in the period.",
+    ),
     "corrdiff_stage_seconds": ((*_SERIES, "stage"), "Mean time of a stage, of the newest slots (a window's number)."),
     "corrdiff_sampled_members_per_second": (_SERIES, "Members sampled in a second, of the newest slots."),
     "corrdiff_slot_stored_bytes": (_SERIES, "Mean size of a slot's outputs as stored, of the newest slots."),

@@ -96,7 +96,9 @@ def freeze(*arguments: Any) -> Plan:
 def train(plan: Plan, processes: int, device: str | None) -> str:
     """The checkpoint's folder, once its training process has ended."""
     report, bar = open_report(), create_progress_artifact(0.0, key="training", description=plan.name)
-    report(Said(f"training {plan.name} on {plan.samples} samples in {plan.folder}"))
+    report(
+        Said(f"training {plan.name} on {plan.samples} samples, followed on {plan.validation_samples}, in {plan.folder}")
+    )
 
     def tell(beat: retraining.Beat) -> None:
         report(Said(f"{beat['stage']} {beat['seen']}/{beat['total']} samples, loss {beat['loss']:.4f}"))

@@ -47,6 +47,7 @@ class Plan:
     test_start: datetime
     end: datetime
     samples: int
+    validation_samples: int
     digest: str
     test_digest: str
     folder: str
@@ -90,8 +91,11 @@ def freeze(
     """The plan of a retraining on what `dataset` holds now; the same data give the same plan, and the same folder.
 
     The test set is the last `test_days` days unless `test_start` says otherwise, validation the last `validation_days`
-    before it (0: none). ConfigurationError where there is nothing to train on, or nothing to test with.
+    before it (0: none). ConfigurationError where there is nothing to train on, or nothing to test with, or where
+    negative days would have the test set trained on.
     """
+    if min(test_days, validation_days) < 0:
+        raise ConfigurationError(f"{test_days} test days, {validation_days} validation days: neither can be negative")
     from corrdiff_core.dataset import open_samples
     from corrdiff_core.train import read_preset
 
@@ -122,6 +126,7 @@ def freeze(
         test_start=split,
         end=last,
         samples=len(training),
+        validation_samples=len(validation),
         digest=training.digest,
         test_digest=test.digest,
         folder=f"{runs.rstrip('/')}/{name}-{hashlib.sha256(task.encode()).hexdigest()[:8]}",

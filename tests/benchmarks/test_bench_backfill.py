@@ -15,8 +15,6 @@ import boto3
 import numpy as np
 import pytest
 import torch
-from prefect.client.orchestration import get_client
-from prefect.testing.utilities import prefect_test_harness
 
 from corrdiff_core import nature
 from corrdiff_core.archive.archive import Archive
@@ -27,13 +25,13 @@ from corrdiff_core.cycle import HOUR, Slot, hours_from
 from corrdiff_core.nature_era5 import LEVELS, write_arco
 from corrdiff_core.sources.era5 import ERA5
 from corrdiff_core.sources.era5_arco import NAMES
-from flows.api import GPU_LIMIT, OPERATIONS_LIMIT
 from flows.backfill import backfill
 from flows.outcome import Backfilled
 from flows.planning import asked, plan
 from flows.report import Began, Said, reporting_to
 from tests.archive_cases import HINDCAST
 from tests.flows.flow_cases import REPOSITORY
+from tests.flows.prefect_server import prefect_with_limits
 from tests.flows.test_planning import HINDCAST_LAYOUT
 from tests.small_domain import SMALL, checkpoint
 
@@ -69,10 +67,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def prefect():
-    with prefect_test_harness(server_startup_timeout=120):
-        with get_client(sync_client=True) as client:
-            client.upsert_global_concurrency_limit_by_name(GPU_LIMIT, limit=1)
-            client.upsert_global_concurrency_limit_by_name(OPERATIONS_LIMIT, limit=100)
+    with prefect_with_limits():
         yield
 
 

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from prefect.client.orchestration import get_client
-from prefect.testing.utilities import prefect_test_harness
 
 from corrdiff_core.archive.archive import Archive
 from corrdiff_core.archive.layout import Series
@@ -17,10 +15,9 @@ from corrdiff_core.checkpoint import load_checkpoint, save_checkpoint
 from corrdiff_core.manifest import Sampling, read_manifest
 from corrdiff_core.nature import write_gfs
 from corrdiff_core.registry import Registry
-from flows.api import LIMITS
 from flows.report import Event, reporting_to
 from tests.flows.flow_cases import INIT, REPOSITORY, Corrdiff, Gfs, writer
-from tests.flows.prefect_server import Server, prefect_server
+from tests.flows.prefect_server import Server, prefect_server, prefect_with_limits
 from tests.flows.webhook import Webhook
 from tests.small_domain import checkpoint
 
@@ -105,11 +102,8 @@ def series(small_checkpoint: Path) -> Series:
 
 @pytest.fixture(scope="module")
 def api() -> Iterator[None]:
-    """A Prefect server with our limits, for the flows that a module's tests call."""
-    with prefect_test_harness(server_startup_timeout=120):
-        with get_client(sync_client=True) as client:
-            for name, limit in LIMITS.items():
-                client.upsert_global_concurrency_limit_by_name(name, limit)
+    """For the flows that a module's tests call."""
+    with prefect_with_limits():
         yield
 
 

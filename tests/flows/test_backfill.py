@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 import time
-from contextvars import copy_context
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -219,7 +218,7 @@ def test_it_gives_way_to_operations(
         finally:
             done.set()
 
-    backfilling = threading.Thread(target=copy_context().run, args=[work])
+    backfilling = threading.Thread(target=work)
     with concurrency(OPERATIONS_LIMIT, strict=True):
         backfilling.start()
         time.sleep(3)

@@ -196,6 +196,13 @@ def test_an_empty_period_is_named_before_anything_is_trained(run: Any, models: R
     assert models.names() == []
 
 
+@pytest.mark.parametrize("days", [{"validation_days": -1}, {"test_days": -1}])
+def test_negative_days_would_train_on_the_test_set(run: Any, models: Registry, days: dict[str, int]) -> None:
+    with pytest.raises(ConfigurationError, match="neither can be negative"):
+        run(**days)
+    assert models.names() == []
+
+
 @pytest.mark.service
 def test_a_training_that_fails_is_named_with_its_last_words(run: Any, tmp_path: Path, preset: str) -> None:
     wrong = tmp_path / "wrong.toml"
