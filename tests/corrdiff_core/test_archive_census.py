@@ -100,6 +100,7 @@ def test_free_space_is_of_the_disk_that_the_archive_is_to_lie_on(tmp_path):
     assert told == pytest.approx(free, rel=0.05)
 
 
+@pytest.mark.service
 def test_requests_to_object_storage_are_few(faulty, s3_url, monkeypatch):
     monkeypatch.setattr("corrdiff_core.retries.READ_TIMEOUT", 30.0)  # moto lists slowly
     stores, made = 4, 4

@@ -67,6 +67,7 @@ def test_a_window_is_made_once(run: Any, gfs: Gfs, archive: Archive, series: Ser
     assert archive.provenance(series, slot) == made, "nothing is written twice"
 
 
+@pytest.mark.service
 def test_object_storage_serves_as_source_and_archive(run: Any, gfs: Gfs, s3_url: str, series: Series) -> None:
     gfs.put(INIT, 0, 1)
     fsspec.filesystem("s3").put(f"{gfs.root}/", f"{s3_url}/gfs", recursive=True)
@@ -100,6 +101,7 @@ def test_a_model_of_the_registry_is_asked_for_by_name(
     assert made["model"]["digest"] == registry.production("small").manifest.digest
 
 
+@pytest.mark.service
 def test_slots_not_there_yet_are_left_and_the_others_made(run: Any, gfs: Gfs, archive: Archive, series: Series) -> None:
     gfs.put(INIT, 0, 2)
     result = run(init=text(INIT))
@@ -127,6 +129,7 @@ def test_a_deployed_run_that_is_not_whole_is_called_not_yet(gfs: Gfs, archive: A
     assert "1 of 2 slots" in str(state.message)
 
 
+@pytest.mark.service
 def test_a_wrong_input_fails_its_slot_alone_and_before_any_sampling(
     run: Any, gfs: Gfs, archive: Archive, series: Series, told: list[Event]
 ) -> None:
@@ -145,6 +148,7 @@ def test_a_wrong_input_fails_its_slot_alone_and_before_any_sampling(
     assert archive.latest("gfs") is None
 
 
+@pytest.mark.service
 def test_the_previous_cycle_stands_in_and_says_so(run: Any, gfs: Gfs, archive: Archive, series: Series) -> None:
     gfs.put(INIT, 6, 7, 8)
     gfs.put(NEXT, 0)
@@ -156,6 +160,7 @@ def test_the_previous_cycle_stands_in_and_says_so(run: Any, gfs: Gfs, archive: A
     assert made["fallback_reason"] == "gfs 20250801T12Z has begun to arrive but is not whole up to +002h"
 
 
+@pytest.mark.service
 def test_without_fallback_what_is_there_is_made(run: Any, gfs: Gfs, archive: Archive, series: Series) -> None:
     gfs.put(INIT, 6, 7, 8)
     gfs.put(NEXT, 0)
@@ -165,6 +170,7 @@ def test_without_fallback_what_is_there_is_made(run: Any, gfs: Gfs, archive: Arc
     assert leads(archive, series) == []
 
 
+@pytest.mark.service
 def test_a_late_cycle_is_waited_for(
     run: Any, gfs: Gfs, archive: Archive, series: Series, monkeypatch: pytest.MonkeyPatch, told: list[Event]
 ) -> None:
@@ -180,6 +186,7 @@ def test_a_late_cycle_is_waited_for(
     assert any(isinstance(event, Said) and event.text.endswith("waiting") for event in told)
 
 
+@pytest.mark.service
 def test_missed_hours_are_healed_newest_first_from_the_newest_cycle(
     run: Any, gfs: Gfs, archive: Archive, series: Series, told: list[Event]
 ) -> None:
@@ -193,6 +200,7 @@ def test_missed_hours_are_healed_newest_first_from_the_newest_cycle(
     assert healed == [(NEXT, 1), (NEXT, 0), (INIT, 5), (INIT, 4), (INIT, 3)]
 
 
+@pytest.mark.service
 def test_what_fails_in_healing_changes_nothing(run: Any, gfs: Gfs, archive: Archive, series: Series) -> None:
     gfs.put(INIT, 2, 3, 4, 5)
     run(at=text(INIT + 2 * HOUR), hours=1)
@@ -204,6 +212,7 @@ def test_what_fails_in_healing_changes_nothing(run: Any, gfs: Gfs, archive: Arch
     assert [(outcome.slot.lead_hours, outcome.status) for outcome in result.healed] == [(4, "failed"), (3, "published")]
 
 
+@pytest.mark.service
 def test_a_forced_cycle_heals_nothing(run: Any, gfs: Gfs, archive: Archive, series: Series) -> None:
     gfs.put(INIT, 2, 3, 4, 5)
     run(at=text(INIT + 2 * HOUR), hours=1)
@@ -211,6 +220,7 @@ def test_a_forced_cycle_heals_nothing(run: Any, gfs: Gfs, archive: Archive, seri
     assert leads(archive, series) == [2, 5]
 
 
+@pytest.mark.service
 def test_latest_moves_forward_only(run: Any, gfs: Gfs, archive: Archive) -> None:
     gfs.put(INIT, 0)
     gfs.put(NEXT, 0)
@@ -221,6 +231,7 @@ def test_latest_moves_forward_only(run: Any, gfs: Gfs, archive: Archive) -> None
     assert latest.init_time == NEXT
 
 
+@pytest.mark.service
 def test_an_interrupted_run_reuses_the_inputs_it_fetched(run: Any, gfs: Gfs, archive: Archive, series: Series) -> None:
     gfs.put(INIT, 0, 1)
     run(init=text(INIT), hours=2)
@@ -230,6 +241,7 @@ def test_an_interrupted_run_reuses_the_inputs_it_fetched(run: Any, gfs: Gfs, arc
     assert statuses(run(init=text(INIT), hours=2)) == [(0, "already there"), (1, "published")]
 
 
+@pytest.mark.service
 def test_another_member_count_is_refused(run: Any, gfs: Gfs) -> None:
     gfs.put(INIT, 0, 1)
     run(init=text(INIT), hours=1)

@@ -67,6 +67,7 @@ async def heartbeat(worker: str) -> None:
         await client.send_worker_heartbeat("corrdiff", worker, heartbeat_interval_seconds=30)
 
 
+@pytest.mark.service
 def test_an_hour_of_a_stand_in_cycle_is_told_as_it_was(
     gfs: Gfs, corrdiff: Corrdiff, archive: Archive, series: Series, small_checkpoint: Path, tmp_path: Path
 ) -> None:

@@ -67,6 +67,7 @@ def test_a_training_from_the_command_line(preset, tmp_path):
     assert again.stdout == done.stdout.splitlines(keepends=True)[-1]
 
 
+@pytest.mark.service
 @pytest.mark.parametrize(
     ("options", "message"),
     [
