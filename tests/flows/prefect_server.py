@@ -15,6 +15,9 @@ from urllib.request import Request, urlopen
 from uuid import uuid4
 
 from prefect.client.orchestration import get_client
+from prefect.events.worker import EventsWorker
+from prefect.logging.handlers import APILogWorker
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.testing.utilities import prefect_test_harness
 
 from flows import database
@@ -143,6 +146,21 @@ def prefect_server(environment: dict[str, str], folder: Path) -> Iterator[Server
         if not begun:
             database.keep(home / "prefect.db")
         yield made
+
+
+@contextmanager
+def called_on(server: Server) -> Iterator[None]:
+    """Flows that are called in this process run on the server.
+
+    Prefect's workers of a process keep the server that they were started for, also when it is gone: the events of
+    what is called later, on another, would be lost.
+    """
+    with temporary_settings({PREFECT_API_URL: server.api}):
+        try:
+            yield
+        finally:
+            for worker in (APILogWorker, EventsWorker):
+                worker.drain_all(timeout=20)
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from corrdiff_core.archive.archive import Archive
 from corrdiff_core.cycle import HOUR, Slot, utc_now
@@ -15,7 +14,7 @@ from flows.janitor import janitor, retention
 from flows.report import Event, Said, reporting_to
 from flows.settings import Settings
 from tests.archive_cases import FORECAST, run
-from tests.flows.prefect_server import Server
+from tests.flows.prefect_server import Server, called_on
 
 
 class Runs:
@@ -63,7 +62,7 @@ def test_dead_runs_and_places_that_nobody_holds_are_given_back(
     scheduled = runs.make()
 
     said: list[Event] = []
-    with temporary_settings({PREFECT_API_URL: server.api}), reporting_to(said.append):
+    with called_on(server), reporting_to(said.append):
         tried = janitor(archive=str(tmp_path / "archive"), patience=patience, dry_run=True)
         assert runs.state(pending) == "Pending"
         done = janitor(archive=str(tmp_path / "archive"), patience=patience)

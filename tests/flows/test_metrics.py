@@ -11,7 +11,6 @@ from urllib.request import urlopen
 
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.settings import PREFECT_API_URL, temporary_settings
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
@@ -30,7 +29,7 @@ from flows.slots import fetch_slot, generate_slot, open_run
 from tests.archive_cases import run
 from tests.conftest import reach_s3
 from tests.flows.flow_cases import INIT, Corrdiff, Gfs
-from tests.flows.prefect_server import Server
+from tests.flows.prefect_server import Server, called_on
 from tests.flows.test_janitor import Runs
 
 UNITS = ("_seconds", "_bytes", "_per_second")
@@ -188,7 +187,7 @@ def test_the_server_is_told_of_and_so_is_its_absence(
     settings = Settings.of(archive=environment["CORRDIFF_ARCHIVE"], model=environment["CORRDIFF_MODEL"])
 
     def told() -> Read:
-        with temporary_settings({PREFECT_API_URL: server.api}):
+        with called_on(server):
             write_metrics(Watch(settings, 24 * HOUR, server=server_gauges), str(file))
         return Read(file.read_text())
 
@@ -201,7 +200,7 @@ def test_the_server_is_told_of_and_so_is_its_absence(
         runs.make("PENDING", "RUNNING", last)
     runs.make("PENDING", "RUNNING")
     runs.make("PENDING")
-    with temporary_settings({PREFECT_API_URL: server.api}):
+    with called_on(server):
         asyncio.run(heartbeat("one"))
     server.call("v2/concurrency_limits/increment", {"names": ["corrdiff-gpu"], "slots": 1, "mode": "concurrency"})
     read = told()
