@@ -17,7 +17,7 @@ from uuid import uuid4
 from prefect.client.orchestration import get_client
 from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_ANALYTICS_ENABLED, temporary_settings
 from prefect.testing.utilities import prefect_test_harness
 
 from flows import database
@@ -166,7 +166,8 @@ def called_on(server: Server) -> Iterator[None]:
 @contextmanager
 def prefect_with_limits() -> Iterator[None]:
     """A Prefect server with our limits, for flows that are called."""
-    with prefect_test_harness(server_startup_timeout=120):
+    quiet = temporary_settings({PREFECT_SERVER_ANALYTICS_ENABLED: False})
+    with quiet, prefect_test_harness(server_startup_timeout=120):
         with get_client(sync_client=True) as client:
             for name, limit in LIMITS.items():
                 client.upsert_global_concurrency_limit_by_name(name, limit)
