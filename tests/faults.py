@@ -35,7 +35,12 @@ class Faults:
 
     def plan(self, *kinds: str, verb: str = "PUT") -> None:
         """The next requests of `verb` fail, one after the other, with `kinds` (`fine`: one does not)."""
-        self._planned = [(verb, kind) for kind in kinds]
+        self._planned = []
+        self.then(*kinds, verb=verb)
+
+    def then(self, *kinds: str, verb: str) -> None:
+        """After what is planned already."""
+        self._planned += [(verb, kind) for kind in kinds]
 
     def draw(self, verb: str, path: str, conditional: bool) -> str:
         """What befalls a request, `fine` for nothing."""

@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
@@ -20,6 +21,7 @@ from corrdiff_core.retries import (
 )
 
 _WRITER = "writer"  # the metadata of a created object that tells whose it is
+_AT_ONCE = 8  # requests, where S3 has none for many objects
 
 Answer = TypeVar("Answer")
 
@@ -106,16 +108,26 @@ class RemoteObjects:
         return {name.removeprefix(root): info["size"] for name, info in found.items() if name.startswith(f"{path}/")}
 
     def remove_below(self, key: str) -> None:
-        """As in `Objects`; on S3 a thousand at a time, and listed again, since it tells nothing of those it kept."""
-        paths = [self._path(name) for name in self.sizes(key)]
-        if not paths:
+        """As in `Objects`; on S3 a thousand at a time, and listed again, since it tells nothing of those it kept.
+
+        For many at once Ceph's gateway (16.2) asks for the right to delete in the whole bucket: who has it for some
+        names only removes one by one.
+        """
+        names = list(self.sizes(key))
+        if not names:
             return
+        paths = [self._path(name) for name in names]
         with self._named(key):
-            patiently(lambda: self._filesystem.rm(paths))
+            try:
+                patiently(lambda: self._filesystem.rm(paths))
+            except PermissionError:
+                self.remove(names[0])  # where this is refused too, the others are not asked for
+                with ThreadPoolExecutor(_AT_ONCE) as pool:
+                    list(pool.map(self.remove, names[1:]))
         kept = self.sizes(key)
         if kept:
             raise ArchiveError(
-                f"{self.url}/{key}: {len(kept)} of {len(paths)} objects are still there after their removal, such as"
+                f"{self.url}/{key}: {len(kept)} of {len(names)} objects are still there after their removal, such as"
                 f" {min(kept)}: check that you may delete there, and that nobody writes"
             )
 

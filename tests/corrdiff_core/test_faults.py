@@ -13,7 +13,7 @@ from corrdiff_core.retries import TRIES
 from tests.archive_cases import FORECAST, INIT, LAYOUT, ensemble, run, slot
 from tests.conftest import reach_s3
 from tests.corrdiff_core.test_archive_races import digests
-from tests.faults import AFTER, BEFORE, CONFLICT, CUT, STALE
+from tests.faults import AFTER, BEFORE, CONFLICT, CUT, FORBIDDEN, STALE
 
 SLOTS = [slot(1), slot(2)]
 
@@ -160,3 +160,28 @@ def test_a_stale_listing_costs_work_and_nothing_else(faulty, s3_url):
         fields = archive.read(FORECAST, one)
     assert faulty.faults.happened[STALE] == 2
     np.testing.assert_array_equal(fields.t2m, round_mantissa(ensemble().t2m.values, 11))
+
+
+def test_where_many_may_not_be_removed_at_once_each_is(objects, faulty):
+    for name in "abcdefghijkl":
+        objects.put(f"x/{name}", b"one")
+    objects.put("xy/z", b"beside")
+    faulty.faults.requests.clear()
+    faulty.faults.plan(FORBIDDEN, verb="POST")
+    objects.remove_below("x")
+    assert objects.sizes("x") == {}
+    assert objects.get("xy/z") == b"beside"
+    removals = [request for request in faulty.faults.requests if request.startswith("DELETE")]
+    assert len(removals) == len(set(removals)) == 12
+
+
+def test_where_nothing_may_be_removed_one_is_tried(objects, faulty):
+    for name in "abc":
+        objects.put(f"x/{name}", b"one")
+    faulty.faults.requests.clear()
+    faulty.faults.plan(FORBIDDEN, verb="POST")
+    faulty.faults.then(FORBIDDEN, verb="DELETE")
+    with pytest.raises(ArchiveError, match=r"AccessDenied, HTTP 403.*may use it"):
+        objects.remove_below("x")
+    assert len(objects.sizes("x")) == 3
+    assert sum(request.startswith("DELETE") for request in faulty.faults.requests) == 1
