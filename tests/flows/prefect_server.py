@@ -160,7 +160,9 @@ def called_on(server: Server) -> Iterator[None]:
             yield
         finally:
             for worker in (APILogWorker, EventsWorker):
-                worker.drain_all(timeout=20)
+                drained = worker.drain_all(timeout=120)
+                assert isinstance(drained, tuple), "called in an event loop"
+                assert not drained[1], f"{worker.__name__} has not sent all it holds to {server.api}"
 
 
 @contextmanager
